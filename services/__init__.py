@@ -1,0 +1,1 @@
+"""The services of describe-and-dissect, one package each; none imports another."""

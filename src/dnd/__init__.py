@@ -1,0 +1,1 @@
+"""Describe-and-Dissect: every unit of a vision network, described in plain language."""

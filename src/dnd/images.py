@@ -1,0 +1,75 @@
+"""Reading images from strangers, and writing our own. Byte cap, then pixel cap, then decoding."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dnd.errors import BadImage
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP")
+MAX_BYTES: Final = 16 * 2**20
+MAX_PIXELS: Final = 50_000_000
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """An image in RGB: first frame, upright, transparency on white, 16 bits scaled to 8.
+
+    Raises:
+        BadImage: Not a JPEG, PNG or WebP image, damaged, or larger than the caps.
+    """
+    if not data:
+        raise BadImage("The image is empty: 0 bytes.")
+    if len(data) > MAX_BYTES:
+        raise BadImage(f"The image has {len(data)} bytes: expected at most {MAX_BYTES}.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            if image.width * image.height > MAX_PIXELS:
+                raise BadImage(
+                    f"The image has {image.width} x {image.height} pixels: "
+                    f"expected at most {MAX_PIXELS}."
+                )
+            image.seek(0)
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except BadImage:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadImage(f"The image is too large to decode: {error}") from None
+    except Exception as error:  # Pillow raises many classes on damaged files
+        detail = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BadImage(f"Not a readable {', '.join(FORMATS)} image: {detail}") from None
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """A lossless PNG; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def encode_thumbnail(image: Image.Image, side: int, quality: int = 80) -> bytes:
+    """A WebP image of at most `side` pixels on its longer side."""
+    small = image.copy()
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=quality, method=4)
+    return buffer.getvalue()
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if values.max(initial=0.0) > 255 else 255.0
+        image = Image.fromarray(np.clip(values * (255.0 / top), 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(ground, layer).convert("RGB")
+    return image.convert("RGB")

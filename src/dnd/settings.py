@@ -1,0 +1,155 @@
+"""Settings of a process, from DND_* variables and flags of the same names; read in main, never on import."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import ipaddress
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from dnd.errors import BadSetting
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What every gRPC server of the project needs.
+
+    Attributes:
+        host: Address to bind to; loopback only until there is authentication.
+        port: TCP port of the gRPC server; 0 takes a free one and prints it.
+        metrics_port: TCP port of Prometheus metrics over HTTP; 0 takes a free one.
+        artifacts: Root of the artifact store: a folder.
+        endpoints_file: Where the server writes the ports it listens on (JSON); empty for nowhere.
+        drain_s: Seconds between "not serving" and the end of the last call.
+        log_level: A level of Python's logging.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    metrics_port: int = 0
+    artifacts: str = ""
+    endpoints_file: str = ""
+    drain_s: float = 10.0
+    log_level: str = "INFO"
+
+    def validate(self) -> None:
+        """Raises BadSetting, naming the variable."""
+        if not is_loopback(self.host):
+            raise BadSetting(
+                f"DND_HOST = {self.host!r}: without authentication a server binds to loopback only "
+                "(127.0.0.1, ::1 or localhost)."
+            )
+        for name in ("port", "metrics_port"):
+            if not 0 <= getattr(self, name) <= 65535:
+                raise BadSetting(
+                    f"DND_{name.upper()} = {getattr(self, name)}: expected 0 to 65535."
+                )
+        if not self.artifacts:
+            raise BadSetting("DND_ARTIFACTS is not set: name the folder of the artifact store.")
+        if self.drain_s < 0:
+            raise BadSetting(f"DND_DRAIN_S = {self.drain_s}: expected 0 or more seconds.")
+
+
+@dataclass(frozen=True)
+class ModelServerSettings(ServerSettings):
+    """What every server with a model of its own needs besides.
+
+    Attributes:
+        model: The weights: a folder or a hub name with a pinned revision, "name@revision".
+        device: Torch device, "cpu", "cuda", "cuda:1", …
+        dtype: "float32", "float16" or "bfloat16".
+        threads: CPU threads of torch; 0 leaves torch's own choice.
+        max_batch: Items of one forward pass at most.
+        fixed_batch: Pad every batch to exactly max_batch items, so that results repeat bit by bit.
+        max_wait_ms: How long an idle device waits for more items, milliseconds.
+        max_queue: Items admitted and not yet answered; more are refused with RESOURCE_EXHAUSTED.
+    """
+
+    model: str = ""
+    device: str = "cpu"
+    dtype: str = "float32"
+    threads: int = 0
+    max_batch: int = 16
+    fixed_batch: bool = False
+    max_wait_ms: float = 10.0
+    max_queue: int = 4096
+
+    def validate(self) -> None:
+        super().validate()
+        if self.dtype not in ("float32", "float16", "bfloat16"):
+            raise BadSetting(f"DND_DTYPE = {self.dtype!r}: expected float32, float16 or bfloat16.")
+        for name in ("max_batch", "max_queue"):
+            if getattr(self, name) < 1:
+                raise BadSetting(f"DND_{name.upper()} = {getattr(self, name)}: expected >= 1.")
+        for name in ("threads", "max_wait_ms"):
+            if getattr(self, name) < 0:
+                raise BadSetting(f"DND_{name.upper()} = {getattr(self, name)}: expected >= 0.")
+
+
+S = TypeVar("S", bound="ServerSettings")
+
+
+def load(
+    cls: type[S],
+    argv: Sequence[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    prog: str | None = None,
+) -> S:
+    """Settings of class `cls`: flags before DND_* variables before defaults.
+
+    Raises:
+        BadSetting: A variable or flag has a value that does not fit, or `validate` refuses it.
+    """
+    environ = os.environ if environ is None else environ
+    hints = get_type_hints(cls)
+    parser = argparse.ArgumentParser(prog=prog, description=(cls.__doc__ or "").split("\n")[0])
+    for item in dataclasses.fields(cls):
+        parser.add_argument(
+            f"--{item.name.replace('_', '-')}",
+            default=None,
+            metavar=hints[item.name].__name__.upper(),
+            help=f"DND_{item.name.upper()} (default: {item.default!r})",
+        )
+    flags = vars(parser.parse_args(argv))
+    values: dict[str, Any] = {}
+    for item in dataclasses.fields(cls):
+        variable = f"DND_{item.name.upper()}"
+        text = flags[item.name] if flags[item.name] is not None else environ.get(variable)
+        if text is not None:
+            values[item.name] = _parse(hints[item.name], text, variable)
+    settings = cls(**values)
+    settings.validate()
+    return settings
+
+
+def _parse(hint: type, text: str, variable: str) -> Any:
+    if hint is bool:
+        if text.lower() in ("1", "true", "yes", "on"):
+            return True
+        if text.lower() in ("0", "false", "no", "off", ""):
+            return False
+        raise BadSetting(f"{variable} = {text!r}: expected true or false.")
+    if hint in (int, float):
+        try:
+            return hint(text)
+        except ValueError:
+            raise BadSetting(f"{variable} = {text!r}: expected a number.") from None
+    if hint is Path:
+        return Path(text)
+    assert hint is str or not get_args(hint), f"no parser for {hint}"
+    return text
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

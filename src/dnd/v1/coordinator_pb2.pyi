@@ -1,0 +1,548 @@
+from dnd.v1 import activations_pb2 as _activations_pb2
+from dnd.v1 import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class JobState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    JOB_STATE_UNSPECIFIED: _ClassVar[JobState]
+    JOB_STATE_RUNNING: _ClassVar[JobState]
+    JOB_STATE_PAUSED: _ClassVar[JobState]
+    JOB_STATE_COMPLETED: _ClassVar[JobState]
+    JOB_STATE_FAILED: _ClassVar[JobState]
+    JOB_STATE_CANCELLED: _ClassVar[JobState]
+
+class UnitState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UNIT_STATE_UNSPECIFIED: _ClassVar[UnitState]
+    UNIT_STATE_PENDING: _ClassVar[UnitState]
+    UNIT_STATE_LABELED: _ClassVar[UnitState]
+    UNIT_STATE_SPARSE: _ClassVar[UnitState]
+    UNIT_STATE_DEAD: _ClassVar[UnitState]
+    UNIT_STATE_TIED: _ClassVar[UnitState]
+    UNIT_STATE_FAILED: _ClassVar[UnitState]
+    UNIT_STATE_CANCELLED: _ClassVar[UnitState]
+
+JOB_STATE_UNSPECIFIED: JobState
+JOB_STATE_RUNNING: JobState
+JOB_STATE_PAUSED: JobState
+JOB_STATE_COMPLETED: JobState
+JOB_STATE_FAILED: JobState
+JOB_STATE_CANCELLED: JobState
+UNIT_STATE_UNSPECIFIED: UnitState
+UNIT_STATE_PENDING: UnitState
+UNIT_STATE_LABELED: UnitState
+UNIT_STATE_SPARSE: UnitState
+UNIT_STATE_DEAD: UnitState
+UNIT_STATE_TIED: UnitState
+UNIT_STATE_FAILED: UnitState
+UNIT_STATE_CANCELLED: UnitState
+
+class LayerUnits(_message.Message):
+    __slots__ = ("layer", "units")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    layer: str
+    units: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(
+        self, layer: _Optional[str] = ..., units: _Optional[_Iterable[int]] = ...
+    ) -> None: ...
+
+class JobSpec(_message.Message):
+    __slots__ = ("model", "layers", "probe", "profile", "overrides", "seed", "priority")
+    class OverridesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDES_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    layers: _containers.RepeatedCompositeFieldContainer[LayerUnits]
+    probe: str
+    profile: str
+    overrides: _containers.ScalarMap[str, str]
+    seed: int
+    priority: _types_pb2.Priority
+    def __init__(
+        self,
+        model: _Optional[str] = ...,
+        layers: _Optional[_Iterable[_Union[LayerUnits, _Mapping]]] = ...,
+        probe: _Optional[str] = ...,
+        profile: _Optional[str] = ...,
+        overrides: _Optional[_Mapping[str, str]] = ...,
+        seed: _Optional[int] = ...,
+        priority: _Optional[_Union[_types_pb2.Priority, str]] = ...,
+    ) -> None: ...
+
+class StageCount(_message.Message):
+    __slots__ = ("stage", "num_done", "num_open", "num_failed", "num_total", "item_s")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    NUM_DONE_FIELD_NUMBER: _ClassVar[int]
+    NUM_OPEN_FIELD_NUMBER: _ClassVar[int]
+    NUM_FAILED_FIELD_NUMBER: _ClassVar[int]
+    NUM_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    ITEM_S_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    num_done: int
+    num_open: int
+    num_failed: int
+    num_total: int
+    item_s: float
+    def __init__(
+        self,
+        stage: _Optional[str] = ...,
+        num_done: _Optional[int] = ...,
+        num_open: _Optional[int] = ...,
+        num_failed: _Optional[int] = ...,
+        num_total: _Optional[int] = ...,
+        item_s: _Optional[float] = ...,
+    ) -> None: ...
+
+class UnitCount(_message.Message):
+    __slots__ = ("state", "num_units")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    NUM_UNITS_FIELD_NUMBER: _ClassVar[int]
+    state: UnitState
+    num_units: int
+    def __init__(
+        self, state: _Optional[_Union[UnitState, str]] = ..., num_units: _Optional[int] = ...
+    ) -> None: ...
+
+class Job(_message.Message):
+    __slots__ = (
+        "id",
+        "spec",
+        "state",
+        "pause_reason",
+        "error",
+        "num_units",
+        "units",
+        "stages",
+        "created_at_s",
+        "ended_at_s",
+        "profile_json",
+        "digests",
+        "num_skipped_images",
+    )
+    class DigestsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_REASON_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    NUM_UNITS_FIELD_NUMBER: _ClassVar[int]
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_S_FIELD_NUMBER: _ClassVar[int]
+    ENDED_AT_S_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_JSON_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    NUM_SKIPPED_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    spec: JobSpec
+    state: JobState
+    pause_reason: str
+    error: str
+    num_units: int
+    units: _containers.RepeatedCompositeFieldContainer[UnitCount]
+    stages: _containers.RepeatedCompositeFieldContainer[StageCount]
+    created_at_s: float
+    ended_at_s: float
+    profile_json: str
+    digests: _containers.ScalarMap[str, str]
+    num_skipped_images: int
+    def __init__(
+        self,
+        id: _Optional[str] = ...,
+        spec: _Optional[_Union[JobSpec, _Mapping]] = ...,
+        state: _Optional[_Union[JobState, str]] = ...,
+        pause_reason: _Optional[str] = ...,
+        error: _Optional[str] = ...,
+        num_units: _Optional[int] = ...,
+        units: _Optional[_Iterable[_Union[UnitCount, _Mapping]]] = ...,
+        stages: _Optional[_Iterable[_Union[StageCount, _Mapping]]] = ...,
+        created_at_s: _Optional[float] = ...,
+        ended_at_s: _Optional[float] = ...,
+        profile_json: _Optional[str] = ...,
+        digests: _Optional[_Mapping[str, str]] = ...,
+        num_skipped_images: _Optional[int] = ...,
+    ) -> None: ...
+
+class ListTargetsRequest(_message.Message):
+    __slots__ = ("context",)
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    def __init__(
+        self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...
+    ) -> None: ...
+
+class ListTargetsResponse(_message.Message):
+    __slots__ = ("models", "probes", "profiles")
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    PROBES_FIELD_NUMBER: _ClassVar[int]
+    PROFILES_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedScalarFieldContainer[str]
+    probes: _containers.RepeatedScalarFieldContainer[str]
+    profiles: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(
+        self,
+        models: _Optional[_Iterable[str]] = ...,
+        probes: _Optional[_Iterable[str]] = ...,
+        profiles: _Optional[_Iterable[str]] = ...,
+    ) -> None: ...
+
+class ListTargetLayersRequest(_message.Message):
+    __slots__ = ("context", "model")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    model: str
+    def __init__(
+        self,
+        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
+        model: _Optional[str] = ...,
+    ) -> None: ...
+
+class ListTargetLayersResponse(_message.Message):
+    __slots__ = ("layers",)
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    layers: _containers.RepeatedCompositeFieldContainer[_activations_pb2.LayerInfo]
+    def __init__(
+        self, layers: _Optional[_Iterable[_Union[_activations_pb2.LayerInfo, _Mapping]]] = ...
+    ) -> None: ...
+
+class EstimateJobRequest(_message.Message):
+    __slots__ = ("context", "spec")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    spec: JobSpec
+    def __init__(
+        self,
+        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
+        spec: _Optional[_Union[JobSpec, _Mapping]] = ...,
+    ) -> None: ...
+
+class EstimateJobResponse(_message.Message):
+    __slots__ = (
+        "num_units",
+        "num_probe_images",
+        "num_captions",
+        "num_llm_calls",
+        "num_drawings",
+        "duration_s",
+        "num_skipped_images",
+    )
+    NUM_UNITS_FIELD_NUMBER: _ClassVar[int]
+    NUM_PROBE_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    NUM_CAPTIONS_FIELD_NUMBER: _ClassVar[int]
+    NUM_LLM_CALLS_FIELD_NUMBER: _ClassVar[int]
+    NUM_DRAWINGS_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    NUM_SKIPPED_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    num_units: int
+    num_probe_images: int
+    num_captions: int
+    num_llm_calls: int
+    num_drawings: int
+    duration_s: float
+    num_skipped_images: int
+    def __init__(
+        self,
+        num_units: _Optional[int] = ...,
+        num_probe_images: _Optional[int] = ...,
+        num_captions: _Optional[int] = ...,
+        num_llm_calls: _Optional[int] = ...,
+        num_drawings: _Optional[int] = ...,
+        duration_s: _Optional[float] = ...,
+        num_skipped_images: _Optional[int] = ...,
+    ) -> None: ...
+
+class CreateJobRequest(_message.Message):
+    __slots__ = ("context", "request_id", "spec")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    request_id: str
+    spec: JobSpec
+    def __init__(
+        self,
+        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
+        request_id: _Optional[str] = ...,
+        spec: _Optional[_Union[JobSpec, _Mapping]] = ...,
+    ) -> None: ...
+
+class CreateJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class GetJobRequest(_message.Message):
+    __slots__ = ("context", "job_id")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    job_id: str
+    def __init__(
+        self,
+        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
+        job_id: _Optional[str] = ...,
+    ) -> None: ...
+
+class GetJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class ListJobsRequest(_message.Message):
+    __slots__ = ("context", "page_size", "page_token")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    page_size: int
+    page_token: str
+    def __init__(
+        self,
+        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
+        page_size: _Optional[int] = ...,
+        page_token: _Optional[str] = ...,
+    ) -> None: ...
+
+class ListJobsResponse(_message.Message):
+    __slots__ = ("jobs", "next_page_token")
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    jobs: _containers.RepeatedCompositeFieldContainer[Job]
+    next_page_token: str
+    def __init__(
+        self,
+        jobs: _Optional[_Iterable[_Union[Job, _Mapping]]] = ...,
+        next_page_token: _Optional[str] = ...,
+    ) -> None: ...
+
+class WatchJobRequest(_message.Message):
+    __slots__ = ("context", "job_id")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    job_id: str
+    def __init__(
+        self,
+        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
+        job_id: _Optional[str] = ...,
+    ) -> None: ...
+
+class WatchJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class PauseJobRequest(_message.Message):
+    __slots__ = ("context", "job_id")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    job_id: str
+    def __init__(
+        self,
+        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
+        job_id: _Optional[str] = ...,
+    ) -> None: ...
+
+class PauseJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class ResumeJobRequest(_message.Message):
+    __slots__ = ("context", "job_id")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    job_id: str
+    def __init__(
+        self,
+        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
+        job_id: _Optional[str] = ...,
+    ) -> None: ...
+
+class ResumeJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class CancelJobRequest(_message.Message):
+    __slots__ = ("context", "job_id")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    job_id: str
+    def __init__(
+        self,
+        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
+        job_id: _Optional[str] = ...,
+    ) -> None: ...
+
+class CancelJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class RetryJobRequest(_message.Message):
+    __slots__ = ("context", "job_id")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    job_id: str
+    def __init__(
+        self,
+        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
+        job_id: _Optional[str] = ...,
+    ) -> None: ...
+
+class RetryJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class UnitResult(_message.Message):
+    __slots__ = ("layer", "unit", "state", "stage", "labels", "record_json", "error")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    RECORD_JSON_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    layer: str
+    unit: int
+    state: UnitState
+    stage: str
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    record_json: str
+    error: str
+    def __init__(
+        self,
+        layer: _Optional[str] = ...,
+        unit: _Optional[int] = ...,
+        state: _Optional[_Union[UnitState, str]] = ...,
+        stage: _Optional[str] = ...,
+        labels: _Optional[_Iterable[str]] = ...,
+        record_json: _Optional[str] = ...,
+        error: _Optional[str] = ...,
+    ) -> None: ...
+
+class GetUnitRequest(_message.Message):
+    __slots__ = ("context", "job_id", "layer", "unit")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    job_id: str
+    layer: str
+    unit: int
+    def __init__(
+        self,
+        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
+        job_id: _Optional[str] = ...,
+        layer: _Optional[str] = ...,
+        unit: _Optional[int] = ...,
+    ) -> None: ...
+
+class GetUnitResponse(_message.Message):
+    __slots__ = ("unit",)
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    unit: UnitResult
+    def __init__(self, unit: _Optional[_Union[UnitResult, _Mapping]] = ...) -> None: ...
+
+class ListLabelsRequest(_message.Message):
+    __slots__ = ("context", "job_id", "layer", "state", "page_size", "page_token", "with_records")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    WITH_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    job_id: str
+    layer: str
+    state: UnitState
+    page_size: int
+    page_token: str
+    with_records: bool
+    def __init__(
+        self,
+        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
+        job_id: _Optional[str] = ...,
+        layer: _Optional[str] = ...,
+        state: _Optional[_Union[UnitState, str]] = ...,
+        page_size: _Optional[int] = ...,
+        page_token: _Optional[str] = ...,
+        with_records: _Optional[bool] = ...,
+    ) -> None: ...
+
+class ListLabelsResponse(_message.Message):
+    __slots__ = ("units", "next_page_token")
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    units: _containers.RepeatedCompositeFieldContainer[UnitResult]
+    next_page_token: str
+    def __init__(
+        self,
+        units: _Optional[_Iterable[_Union[UnitResult, _Mapping]]] = ...,
+        next_page_token: _Optional[str] = ...,
+    ) -> None: ...
+
+class GetImagesRequest(_message.Message):
+    __slots__ = ("context", "job_id", "refs")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    REFS_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    job_id: str
+    refs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(
+        self,
+        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
+        job_id: _Optional[str] = ...,
+        refs: _Optional[_Iterable[str]] = ...,
+    ) -> None: ...
+
+class GetImagesResponse(_message.Message):
+    __slots__ = ("images",)
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    images: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, images: _Optional[_Iterable[bytes]] = ...) -> None: ...
