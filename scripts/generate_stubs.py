@@ -1,4 +1,4 @@
-"""Generates src/dnd/v1 from protos/; with --check only says whether what is committed is current."""
+"""Generates src/dnd/v1 from protos/; with --check only says whether the committed is current."""
 
 from __future__ import annotations
 
@@ -30,8 +30,12 @@ def generate(target: Path) -> list[Path]:
     ]
     if protoc.main(arguments) != 0:
         raise SystemExit("protoc failed")
-    (target / "dnd/v1/__init__.py").write_text('"""Generated from protos/dnd/v1 by `make proto`; never edited."""\n')
-    return sorted(path.relative_to(target) for path in (target / "dnd/v1").glob("*.py*") if path.is_file())
+    (target / "dnd/v1/__init__.py").write_text(
+        '"""Generated from protos/dnd/v1 by `make proto`; never edited."""\n'
+    )
+    return sorted(
+        path.relative_to(target) for path in (target / "dnd/v1").glob("*.py*") if path.is_file()
+    )
 
 
 def main() -> int:

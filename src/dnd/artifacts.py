@@ -83,10 +83,11 @@ class ArtifactStore:
         path = self._path(ref)
         if not path.exists():
             raise NotFound(f"The artifact store has no {ref}.")
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array
 
     def put_file(self, path: Path) -> str:
-        """Moves a finished file into the store without reading it into memory; returns its reference."""
+        """Moves a finished file into the store, never wholly in memory; returns its reference."""
         digest = hashlib.sha256()
         with path.open("rb") as file:
             while block := file.read(1 << 20):
@@ -112,7 +113,7 @@ class ArtifactStore:
         self._put(self._key_name(key), ref.encode())
 
     def recall(self, key: str) -> str | None:
-        """The reference that `key` points to, or None; one whose contents are gone counts as None."""
+        """The reference that `key` points to; None without one, or if its contents are gone."""
         try:
             ref = self._get(self._key_name(key), key).decode()
         except NotFound:
@@ -122,7 +123,7 @@ class ArtifactStore:
     def _name(self, ref: str) -> str:
         if not _REF.fullmatch(ref):
             raise InvalidInput(
-                f"{ref[:80]!r} is no artifact reference: expected 'sha256:' and 64 hexadecimal digits."
+                f"{ref[:80]!r} is no artifact reference: expected 'sha256:' and 64 hex digits."
             )
         digest = ref.removeprefix("sha256:")
         return f"blobs/{digest[:2]}/{digest}"
@@ -157,6 +158,6 @@ def _storage_errors(root: Path) -> Iterator[None]:
         text = str(error)
         if getattr(error, "errno", None) == errno.ENOSPC or any(mark in text for mark in _FULL):
             raise StorageFull(
-                f"The artifact store {root} is full: free some space, the stage then goes on by itself."
+                f"The artifact store {root} is full: free some space; work then goes on by itself."
             ) from error
         raise Unavailable(f"The artifact store {root} cannot be written to: {text}") from error

@@ -1,7 +1,7 @@
 """Typed clients of the stage services: channels, endpoints, deadlines, errors. No retries here.
 
-Retries have one owner, the coordinator (for direct calls, the caller). Every call carries a deadline
-below the servers' connection-age grace, and waits for a server that is not up yet until then.
+Retries have one owner, the coordinator (for direct calls, the caller). Every call carries a
+deadline below the servers' connection-age grace, and waits until then for a server that is not up.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -186,10 +186,11 @@ class StageClient:
 
 def error_of(error: grpc.RpcError, service: str) -> DndError:
     """The error of `dnd.errors` behind a failed call."""
-    trailers = {key: value for key, value in (error.trailing_metadata() or ())}  # type: ignore[attr-defined]
-    code = error.code().name  # type: ignore[attr-defined]
-    details = error.details() or code  # type: ignore[attr-defined]
-    reason = str(trailers.get(REASON_KEY, ""))
+    assert isinstance(error, grpc.Call)
+    trailers = dict(cast("list[tuple[str, str]]", error.trailing_metadata() or ()))
+    code = error.code().name
+    details = error.details() or code
+    reason = trailers.get(REASON_KEY, "")
     pushback = trailers.get(RETRY_KEY)
     if not reason and code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
         details = f"The {service} service did not answer: {details}"
@@ -263,7 +264,7 @@ class ActivationsClient(StageClient):
             activations_pb2.MergeShardsRequest(shard_refs=shard_refs),
             activations_pb2.MergeShardsResponse,
         )
-        activity = activations_pb2.LayerIndex.DESCRIPTOR.fields_by_name["activities"].enum_type
+        activity = convert.field_enum(activations_pb2.LayerIndex, "activities")
         return [
             LayerIndex(
                 m.layer,
@@ -307,9 +308,9 @@ class ActivationsClient(StageClient):
             model=model,
             layers=layers,
             sets=[convert.to_message(one, activations_pb2.ImageSet) for one in sets],
-            pooling=convert.enum_value(  # type: ignore[arg-type]
-                pooling, activations_pb2.Pooling.DESCRIPTOR
-            ),
+            pooling=convert.enum_value(
+                pooling, convert.field_enum(activations_pb2.MeasureImagesRequest, "pooling")
+            ),  # type: ignore[arg-type]
             show_at=show_at,
             model_digest=model_digest,
         )
@@ -490,7 +491,7 @@ class Services:
         context: RequestContext | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> Services:
-        """Clients of the services at `targets`, by name; see `EndpointPool` for what a target may be."""
+        """Clients of the services at `targets`, by name; `EndpointPool` says what a target is."""
         kwargs = {"context": context or RequestContext(), "deadline_s": deadline_s}
         pools = {name: EndpointPool(name, targets.get(name, "")) for name in SERVICE_NAMES}
         return cls(

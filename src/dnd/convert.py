@@ -36,7 +36,7 @@ M = TypeVar("M", bound=Message)
 def to_message(value: Any, message_class: type[M]) -> M:
     """A message with the fields of the dataclass `value` that it has too."""
     message = message_class()
-    for name, descriptor in message_class.DESCRIPTOR.fields_by_name.items():
+    for name, descriptor in _fields(message_class):
         item = getattr(value, name, None)
         if item is None:
             continue
@@ -59,9 +59,9 @@ def from_message(message: Message, cls: type[D]) -> D:
     Raises:
         InvalidInput: An enum is unspecified, or an image carries bytes where a reference is needed.
     """
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
-    for name, descriptor in message.DESCRIPTOR.fields_by_name.items():
+    for name, descriptor in _fields(type(message)):
         if name not in hints:
             continue
         hint = hints[name]
@@ -79,7 +79,9 @@ def from_message(message: Message, cls: type[D]) -> D:
 def to_item(value: OrError[Any], message_class: type[M]) -> M:
     """The message of one item of a batch: its result, or its `error` field."""
     if isinstance(value, DndError):
-        return message_class(error=error_message(value))
+        message = message_class()
+        message.error.CopyFrom(error_message(value))  # type: ignore[attr-defined]
+        return message
     return to_message(value, message_class)
 
 
@@ -112,7 +114,7 @@ def images(refs: Iterable[str]) -> list[types_pb2.Image]:
 
 def enum_value(member: Enum, descriptor: EnumDescriptor) -> int:
     """The number of `member` in a protobuf enum with the same member names."""
-    return descriptor.values_by_name[f"{_prefix(descriptor)}_{member.name}"].number
+    return int(descriptor.values_by_name[f"{_prefix(descriptor)}_{member.name}"].number)
 
 
 def enum_member(number: int, descriptor: EnumDescriptor, cls: type[Enum]) -> Any:
@@ -128,6 +130,16 @@ def enum_member(number: int, descriptor: EnumDescriptor, cls: type[Enum]) -> Any
     except KeyError:
         choices = ", ".join(member.name for member in cls)
         raise InvalidInput(f"{descriptor.name} is {name}: expected one of {choices}.") from None
+
+
+def field_enum(message_class: type[Message], name: str) -> EnumDescriptor:
+    """The protobuf enum of a field."""
+    return dict(_fields(message_class))[name].enum_type
+
+
+def _fields(message_class: type[Message]) -> list[tuple[str, FieldDescriptor]]:
+    assert message_class.DESCRIPTOR is not None
+    return list(message_class.DESCRIPTOR.fields_by_name.items())
 
 
 def _prefix(descriptor: EnumDescriptor) -> str:

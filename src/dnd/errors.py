@@ -225,7 +225,7 @@ _BY_CODE: dict[str, type[DndError]] = {
 
 
 def kind_of(error: BaseException) -> Kind:
-    """Who must act on `error`; anything not raised on purpose is a defect and counts as an attempt."""
+    """Who must act on `error`; what was not raised on purpose is a defect: an attempt."""
     if isinstance(error, Transient):
         return Kind.TRANSIENT
     if isinstance(error, (Systemic, DigestMismatch)):

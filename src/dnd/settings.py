@@ -1,4 +1,4 @@
-"""Settings of a process, from DND_* variables and flags of the same names; read in main, never on import."""
+"""Settings of a process: DND_* variables and flags of the same names, read in main only."""
 
 from __future__ import annotations
 

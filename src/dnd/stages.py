@@ -80,7 +80,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Captions:
-    """The captions of a unit's exemplars, in the order of the exemplars; None where there is none."""
+    """The captions of a unit's exemplars, in their order; None where there is none."""
 
     texts: tuple[str | None, ...]
 
@@ -129,7 +129,7 @@ class Description:
         return tuple(self.scored[index].candidate.text for index in best)
 
 
-# --- Before the units: the index ----------------------------------------------------------------
+# --- Before the units: the index ------------------------------------------------------------------
 
 
 def plan_shards(probe: ProbeSet, profile: Profile) -> list[tuple[int, int]]:
@@ -374,7 +374,7 @@ def _gather_candidates(
     )
 
 
-# --- After the units: the labels of a layer side by side -------------------------------------------
+# --- After the units: the labels of a layer side by side ------------------------------------------
 
 
 def compare_labels(
@@ -384,10 +384,14 @@ def compare_labels(
     labels: Sequence[tuple[int, str]],
     sets: Sequence[ImageSet],
 ) -> list[float | None]:
-    """For each (unit, key of its label's image set): AUC of those drawings against all other `sets`.
+    """AUC of the drawings of each unit's label against the drawings of all other `sets`.
 
-    The share of pairs in which the label's drawing excites the unit more than another drawing of the
-    job; 0.5 is chance. None where there is no other set. Ties count half.
+    The share of pairs in which the label's drawing excites the unit more than another drawing of
+    the job; 0.5 is chance, ties count half. None where there is nothing to compare.
+
+    Args:
+        labels: For each unit its index and the key of its label's image set.
+        sets: Image sets of the job.
     """
     place = plan.layers.index(layer)
     rows: dict[str, np.ndarray] = {}
@@ -410,7 +414,7 @@ def compare_labels(
     return aucs
 
 
-# --- All of it, one step after the other -----------------------------------------------------------
+# --- All of it, one step after the other ----------------------------------------------------------
 
 
 def describe_units(

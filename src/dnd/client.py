@@ -1,0 +1,299 @@
+"""The SDK: jobs in, labels out, from Python.
+
+    with dnd.Client("127.0.0.1:7000") as client:
+        job = client.create_job(JobSpec("resnet50", (LayerUnits("layer4", (0, 1)),), "imagenet-val"))
+        for job in client.watch(job.id):
+            print(job.num_ended, "of", job.num_units)
+        for unit in client.labels(job.id):
+            print(unit.layer, unit.unit, unit.labels)
+
+Calls that fail for a reason that may pass (`dnd.errors.Transient`) are repeated for a while; creating
+a job is safe to repeat, since it carries a request id.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from dnd.clients import DEADLINE_S, EndpointPool, error_of
+from dnd.convert import enum_value, from_message, to_message
+from dnd.errors import DeadlineExceeded, InvalidInput, Transient
+from dnd.jobs import (
+    Estimate,
+    Job,
+    JobSpec,
+    JobState,
+    LayerUnits,
+    StageCount,
+    Targets,
+    UnitResult,
+    UnitState,
+    job_from_message,
+    spec_to_message,
+    unit_from_message,
+)
+from dnd.types import LayerInfo, RequestContext
+from dnd.v1 import coordinator_pb2 as pb2
+from dnd.v1 import coordinator_pb2_grpc, types_pb2
+
+__all__ = [
+    "Client",
+    "Estimate",
+    "Job",
+    "JobSpec",
+    "JobState",
+    "LayerInfo",
+    "LayerUnits",
+    "StageCount",
+    "Targets",
+    "UnitResult",
+    "UnitState",
+]
+
+IMAGES_PER_CALL = 64
+MAX_PAGE = 1000
+
+M = TypeVar("M", bound=Message)
+
+
+class Client:
+    """A connection to a coordinator.
+
+    Args:
+        server: "host:port", or "file:/path" of an endpoints file, which follows restarts.
+        tenant: Owner of the jobs.
+        deadline_s: Time for one call, seconds.
+        retry_s: For how long a call is repeated whose failure may pass, seconds; 0 for not at all.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        tenant: str = "default",
+        deadline_s: float = DEADLINE_S,
+        retry_s: float = 10.0,
+    ) -> None:
+        self.server = server
+        self._pool = EndpointPool("coordinator", server)
+        self._context = to_message(RequestContext(tenant=tenant), types_pb2.RequestContext)
+        self._deadline_s = deadline_s
+        self._retry_s = retry_s
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._pool.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def targets(self) -> Targets:
+        """Names of the models, probe sets and profiles on offer."""
+        answer = self._ask("ListTargets", pb2.ListTargetsRequest(), pb2.ListTargetsResponse)
+        return Targets(tuple(answer.models), tuple(answer.probes), tuple(answer.profiles))
+
+    def layers(self, model: str) -> tuple[LayerInfo, ...]:
+        """The layers of `model` that can be labelled, in module order.
+
+        Raises:
+            UnknownName: There is no such model.
+        """
+        request = pb2.ListTargetLayersRequest(model=model)
+        answer = self._ask("ListTargetLayers", request, pb2.ListTargetLayersResponse)
+        return tuple(from_message(layer, LayerInfo) for layer in answer.layers)
+
+    def estimate(self, spec: JobSpec) -> Estimate:
+        """What a job will cost, before anything runs.
+
+        Raises:
+            InvalidInput: The job could not be created either; one of its subclasses says why.
+        """
+        request = pb2.EstimateJobRequest(spec=spec_to_message(spec))
+        return from_message(self._ask("EstimateJob", request, pb2.EstimateJobResponse), Estimate)
+
+    def create_job(self, spec: JobSpec, request_id: str | None = None) -> Job:
+        """Creates a job, once for each `request_id`.
+
+        Raises:
+            InvalidInput: A name, unit or setting is wrong; one of its subclasses says which.
+            AlreadyExists: The request id belongs to a job with another specification.
+        """
+        request = pb2.CreateJobRequest(
+            request_id=request_id or uuid.uuid4().hex, spec=spec_to_message(spec)
+        )
+        return job_from_message(self._ask("CreateJob", request, pb2.CreateJobResponse).job)
+
+    def get_job(self, job_id: str = "") -> Job:
+        """A job; the newest one for an empty id.
+
+        Raises:
+            NotFound: There is no such job.
+        """
+        request = pb2.GetJobRequest(job_id=job_id)
+        return job_from_message(self._ask("GetJob", request, pb2.GetJobResponse).job)
+
+    def list_jobs(self, page_size: int = 100) -> Iterator[Job]:
+        """All jobs, newest first, fetched in pages as they are read."""
+        token = ""
+        while True:
+            request = pb2.ListJobsRequest(page_size=_page(page_size), page_token=token)
+            answer = self._ask("ListJobs", request, pb2.ListJobsResponse)
+            yield from map(job_from_message, answer.jobs)
+            token = answer.next_page_token
+            if not token:
+                return
+
+    def watch(self, job_id: str) -> Iterator[Job]:
+        """The job now and whenever it changes, until it has ended; reconnects by itself.
+
+        Raises:
+            NotFound: There is no such job.
+            Unavailable: The server has been away for longer than `retry_s`.
+        """
+        lost_at: float | None = None
+        while True:
+            try:
+                for job in self._stream(job_id):
+                    lost_at = None
+                    yield job
+                    if job.state.ended:
+                        return
+                if (job := self.get_job(job_id)).state.ended:
+                    yield job
+                    return
+            except DeadlineExceeded:
+                continue  # a stream lives for one deadline at most
+            except Transient:
+                now = time.monotonic()
+                lost_at = lost_at or now
+                if now - lost_at > self._retry_s:
+                    raise
+            time.sleep(0.5)
+
+    def pause_job(self, job_id: str) -> Job:
+        """No new work starts; what runs finishes and is kept."""
+        request = pb2.PauseJobRequest(job_id=job_id)
+        return job_from_message(self._ask("PauseJob", request, pb2.PauseJobResponse).job)
+
+    def resume_job(self, job_id: str) -> Job:
+        """Goes on with a paused job."""
+        request = pb2.ResumeJobRequest(job_id=job_id)
+        return job_from_message(self._ask("ResumeJob", request, pb2.ResumeJobResponse).job)
+
+    def cancel_job(self, job_id: str) -> Job:
+        """Ends a job for good; labels that are done stay."""
+        request = pb2.CancelJobRequest(job_id=job_id)
+        return job_from_message(self._ask("CancelJob", request, pb2.CancelJobResponse).job)
+
+    def retry_job(self, job_id: str) -> Job:
+        """Runs the failed units of an ended job again."""
+        request = pb2.RetryJobRequest(job_id=job_id)
+        return job_from_message(self._ask("RetryJob", request, pb2.RetryJobResponse).job)
+
+    def unit(self, job_id: str, layer: str, unit: int) -> UnitResult:
+        """One unit with all evidence.
+
+        Raises:
+            NotFound: The job has no such unit.
+        """
+        request = pb2.GetUnitRequest(job_id=job_id, layer=layer, unit=unit)
+        return unit_from_message(self._ask("GetUnit", request, pb2.GetUnitResponse).unit)
+
+    def labels(
+        self,
+        job_id: str,
+        *,
+        layer: str = "",
+        state: UnitState | None = None,
+        with_records: bool = True,
+        page_size: int = 100,
+    ) -> Iterator[UnitResult]:
+        """The units of a job in the job's order, fetched in pages as they are read."""
+        descriptor = pb2.UnitState.DESCRIPTOR
+        token = ""
+        while True:
+            request = pb2.ListLabelsRequest(
+                job_id=job_id,
+                layer=layer,
+                state=enum_value(state, descriptor) if state else 0,  # type: ignore[arg-type]
+                page_size=_page(page_size),
+                page_token=token,
+                with_records=with_records,
+            )
+            answer = self._ask("ListLabels", request, pb2.ListLabelsResponse)
+            yield from map(unit_from_message, answer.units)
+            token = answer.next_page_token
+            if not token:
+                return
+
+    def images(self, job_id: str, refs: Sequence[str]) -> list[bytes]:
+        """Encoded images that the results of a job refer to, in order.
+
+        Raises:
+            NotFound: The job does not know a reference, or the store no longer has it.
+        """
+        images: list[bytes] = []
+        for start in range(0, len(refs), IMAGES_PER_CALL):
+            some = refs[start : start + IMAGES_PER_CALL]
+            request = pb2.GetImagesRequest(job_id=job_id, refs=some)
+            images += self._ask("GetImages", request, pb2.GetImagesResponse).images
+        return images
+
+    def _ask(self, method: str, request: Message, answer: type[M]) -> M:
+        """One unary call, repeated while its failure may pass and `retry_s` lasts."""
+        request.context.CopyFrom(self._context)  # type: ignore[attr-defined]
+        until = time.monotonic() + self._retry_s
+        pause = 0.2
+        while True:
+            try:
+                with self._pool.channel() as channel:
+                    stub: Any = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+                    try:
+                        response = getattr(stub, method)(request, timeout=self._deadline_s)
+                    except grpc.RpcError as error:
+                        raise error_of(error, "coordinator") from None
+                assert isinstance(response, answer)
+                return response
+            except DeadlineExceeded:
+                raise
+            except Transient as error:
+                wait = max(error.retry_after_s or 0.0, pause * random.uniform(0.75, 1.25))
+                if time.monotonic() + wait > until:
+                    raise
+                time.sleep(wait)
+                pause = min(pause * 2, 5.0)
+
+    def _stream(self, job_id: str) -> Iterator[Job]:
+        request = pb2.WatchJobRequest(context=self._context, job_id=job_id)
+        with self._pool.channel() as channel:
+            stub: Any = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+            call = stub.WatchJob(request, timeout=self._deadline_s)
+            try:
+                for response in call:
+                    yield job_from_message(response.job)
+            except grpc.RpcError as error:
+                raise error_of(error, "coordinator") from None
+            finally:
+                call.cancel()
+
+
+def _page(size: int) -> int:
+    if not 1 <= size <= MAX_PAGE:
+        raise InvalidInput(f"page_size = {size}: expected 1 to {MAX_PAGE}.")
+    return size

@@ -1,0 +1,220 @@
+"""Jobs as callers see them: what is asked for, how far it is, what came out.
+
+Field names equal those of the messages in protos/dnd/v1/coordinator.proto, where units and ranges
+are written down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+from dnd.convert import enum_member, enum_value, from_message
+from dnd.types import Priority
+from dnd.v1 import coordinator_pb2, types_pb2
+
+STAGES = ("index", "exemplars", "caption", "summarize", "synthesize", "score")
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class JobState(Enum):
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen by itself."""
+        return self in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+
+
+class UnitState(Enum):
+    PENDING = "pending"
+    LABELED = "labeled"
+    SPARSE = "sparse"
+    DEAD = "dead"
+    TIED = "tied"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class LayerUnits:
+    """Units of one layer; no units stand for all of them."""
+
+    layer: str
+    units: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """What to label, with what.
+
+    Attributes:
+        model: A name of `Client.targets`, or a specification where the operator allows it.
+        layers: Module paths and their units.
+        probe: A name of `Client.targets`, or a union "a+b".
+        profile: "paper", "default" or "starter"; empty for "default".
+        overrides: Settings that differ from the profile, "synthesis.num_steps" to a JSON value.
+        seed: Seed of shuffles and drawings.
+        priority: Interactive jobs go before batch jobs.
+    """
+
+    model: str
+    layers: tuple[LayerUnits, ...]
+    probe: str
+    profile: str = ""
+    overrides: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    seed: int = 0
+    priority: Priority = Priority.BATCH
+
+
+@dataclass(frozen=True)
+class StageCount:
+    """How far one stage of a job is; `item_s` is the measured mean time of an item, seconds."""
+
+    stage: str
+    num_done: int = 0
+    num_open: int = 0
+    num_failed: int = 0
+    num_total: int = 0
+    item_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A submitted set of units."""
+
+    id: str
+    spec: JobSpec
+    state: JobState
+    pause_reason: str = ""
+    error: str = ""
+    num_units: int = 0
+    units: Mapping[UnitState, int] = field(default_factory=dict)
+    stages: tuple[StageCount, ...] = ()
+    created_at_s: float = 0.0
+    ended_at_s: float = 0.0
+    profile_json: str = ""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    num_skipped_images: int = 0
+
+    @property
+    def num_ended(self) -> int:
+        """Units that are no longer pending."""
+        return sum(n for state, n in self.units.items() if state is not UnitState.PENDING)
+
+    @property
+    def num_failed(self) -> int:
+        """Units that failed."""
+        return self.units.get(UnitState.FAILED, 0)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a job will cost; see EstimateJobResponse."""
+
+    num_units: int = 0
+    num_probe_images: int = 0
+    num_captions: int = 0
+    num_llm_calls: int = 0
+    num_drawings: int = 0
+    duration_s: float = 0.0
+    num_skipped_images: int = 0
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a server can label."""
+
+    models: tuple[str, ...]
+    probes: tuple[str, ...]
+    profiles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """One unit of a job.
+
+    Attributes:
+        labels: Best first; empty unless labelled.
+        record: The full record (docs/results.md); None while pending or where not asked for.
+        stage: The stage that the unit is in or failed in; empty once it has ended well.
+    """
+
+    layer: str
+    unit: int
+    state: UnitState
+    stage: str = ""
+    labels: tuple[str, ...] = ()
+    record: Mapping[str, Any] | None = None
+    error: str = ""
+
+
+def spec_to_message(spec: JobSpec) -> coordinator_pb2.JobSpec:
+    """The message of a job's specification."""
+    return coordinator_pb2.JobSpec(
+        model=spec.model,
+        layers=[
+            coordinator_pb2.LayerUnits(layer=one.layer, units=one.units) for one in spec.layers
+        ],
+        probe=spec.probe,
+        profile=spec.profile,
+        overrides=dict(spec.overrides),
+        seed=spec.seed,
+        priority=enum_value(spec.priority, types_pb2.Priority.DESCRIPTOR),  # type: ignore[arg-type]
+    )
+
+
+def spec_from_message(message: coordinator_pb2.JobSpec) -> JobSpec:
+    """The inverse of `spec_to_message`."""
+    interactive = message.priority == types_pb2.PRIORITY_INTERACTIVE
+    return JobSpec(
+        model=message.model,
+        layers=tuple(LayerUnits(one.layer, tuple(one.units)) for one in message.layers),
+        probe=message.probe,
+        profile=message.profile,
+        overrides=dict(message.overrides),
+        seed=message.seed,
+        priority=Priority.INTERACTIVE if interactive else Priority.BATCH,
+    )
+
+
+def job_from_message(message: coordinator_pb2.Job) -> Job:
+    """A job as the server answered it."""
+    unit_state = coordinator_pb2.UnitState.DESCRIPTOR
+    return Job(
+        id=message.id,
+        spec=spec_from_message(message.spec),
+        state=enum_member(message.state, coordinator_pb2.JobState.DESCRIPTOR, JobState),
+        pause_reason=message.pause_reason,
+        error=message.error,
+        num_units=message.num_units,
+        units={enum_member(c.state, unit_state, UnitState): c.num_units for c in message.units},
+        stages=tuple(from_message(stage, StageCount) for stage in message.stages),
+        created_at_s=message.created_at_s,
+        ended_at_s=message.ended_at_s,
+        profile_json=message.profile_json,
+        digests=dict(message.digests),
+        num_skipped_images=message.num_skipped_images,
+    )
+
+
+def unit_from_message(message: coordinator_pb2.UnitResult) -> UnitResult:
+    """A unit as the server answered it."""
+    state = enum_member(message.state, coordinator_pb2.UnitState.DESCRIPTOR, UnitState)
+    return UnitResult(
+        layer=message.layer,
+        unit=message.unit,
+        state=state,
+        stage=message.stage,
+        labels=tuple(message.labels),
+        record=json.loads(message.record_json) if message.record_json else None,
+        error=message.error,
+    )

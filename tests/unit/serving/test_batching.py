@@ -1,0 +1,183 @@
+"""Dynamic batching: fullness, fairness, poison items, admission, callers that go away."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from dnd.errors import (
+    BadImage,
+    DeadlineExceeded,
+    DndError,
+    Internal,
+    Overloaded,
+    RequestTooLarge,
+    StorageFull,
+    Unavailable,
+)
+from dnd.serving import DynamicBatcher, Metrics
+from dnd.types import OrError, Priority, RequestContext
+
+INTERACTIVE = RequestContext(priority=Priority.INTERACTIVE)
+
+
+class Device:
+    """Doubles numbers; remembers its batches; waits for `go` before each."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[str, list[int]]] = []
+        self.go = threading.Event()
+        self.go.set()
+        self.poison: dict[int, Exception] = {}
+
+    def run(self, bucket: str, items: Sequence[int]) -> list[OrError[int]]:
+        self.go.wait(10)
+        self.batches.append((bucket, list(items)))
+        for item in items:
+            if item in self.poison:
+                raise self.poison[item]
+        return [2 * item for item in items]
+
+
+def make(device: Device, **options: float) -> DynamicBatcher[str, int, int]:
+    settings = {"max_batch": 4, "max_queue": 100, "max_wait_ms": 20.0} | options
+    return DynamicBatcher(device.run, metrics=Metrics(), **settings)  # type: ignore[arg-type]
+
+
+async def test_answers_come_back_to_their_callers_in_order() -> None:
+    device = Device()
+    batcher = make(device)
+    answers = await asyncio.gather(*(batcher.submit("a", [i, i + 10]) for i in range(5)))
+    assert answers == [[2 * i, 2 * (i + 10)] for i in range(5)]
+    assert max(len(items) for _, items in device.batches) == 4
+    await batcher.close()
+
+
+async def test_batches_are_full_when_enough_waits() -> None:
+    device = Device()
+    metrics = Metrics()
+    batcher = DynamicBatcher(
+        device.run, max_batch=8, max_queue=100, max_wait_ms=20, metrics=metrics
+    )
+    await asyncio.gather(*(batcher.submit("a", [i]) for i in range(32)))
+    assert [len(items) for _, items in device.batches] == [8, 8, 8, 8]
+    await batcher.close()
+
+
+async def test_buckets_are_never_mixed() -> None:
+    device = Device()
+    batcher = make(device)
+    await asyncio.gather(*(batcher.submit("ab"[i % 2], [i]) for i in range(8)))
+    assert all({i % 2 for i in items} == {"ab".index(bucket)} for bucket, items in device.batches)
+    await batcher.close()
+
+
+async def test_poison_item_fails_alone() -> None:
+    device = Device()
+    device.poison[3] = BadImage("three is bad")
+    device.poison[5] = ZeroDivisionError("a defect")
+    batcher = make(device, max_batch=8)
+    answers = await batcher.submit("a", list(range(8)))
+    assert [a for a in answers if not isinstance(a, DndError)] == [0, 2, 4, 8, 12, 14]
+    assert isinstance(answers[3], BadImage)
+    assert isinstance(answers[5], Internal)
+    await batcher.close()
+
+
+async def test_systemic_error_is_not_tried_item_by_item() -> None:
+    device = Device()
+    device.poison[0] = StorageFull("full")
+    batcher = make(device)
+    answers = await batcher.submit("a", [0, 1, 2])
+    assert all(isinstance(a, StorageFull) for a in answers)
+    assert len(device.batches) == 1
+    await batcher.close()
+
+
+async def test_wrong_number_of_results_is_a_defect_and_not_a_shift() -> None:
+    batcher = DynamicBatcher[str, int, int](
+        lambda bucket, items: [1], max_batch=4, max_queue=9, max_wait_ms=20, metrics=Metrics()
+    )
+    answers = await batcher.submit("a", [1, 2])
+    assert answers == [1, 1]  # halved until each item has exactly one result
+    await batcher.close()
+
+
+async def test_full_queue_refuses_with_a_time_to_come_back() -> None:
+    device = Device()
+    device.go.clear()
+    batcher = make(device, max_queue=6)
+    first = asyncio.create_task(batcher.submit("a", list(range(6))))
+    await asyncio.sleep(0.05)
+    with pytest.raises(Overloaded) as caught:
+        await batcher.submit("a", [7])
+    assert caught.value.retry_after_s
+    device.go.set()
+    assert len(await first) == 6
+    assert await batcher.submit("a", [7]) == [14]
+    with pytest.raises(RequestTooLarge):
+        await batcher.submit("a", list(range(7)))
+    await batcher.close()
+
+
+async def test_interactive_work_overtakes_batch_work() -> None:
+    device = Device()
+    device.go.clear()
+    batcher = make(device, max_batch=1, max_wait_ms=0)
+    busy = asyncio.create_task(batcher.submit("a", [0]))
+    await asyncio.sleep(0.05)
+    slow = asyncio.create_task(batcher.submit("a", [1, 2]))
+    await asyncio.sleep(0.01)
+    urgent = asyncio.create_task(batcher.submit("a", [3], context=INTERACTIVE))
+    await asyncio.sleep(0.01)
+    device.go.set()
+    await asyncio.gather(busy, slow, urgent)
+    assert [items for _, items in device.batches] == [[0], [3], [1], [2]]
+    await batcher.close()
+
+
+async def test_items_of_a_caller_that_went_away_never_reach_the_device() -> None:
+    device = Device()
+    device.go.clear()
+    batcher = make(device, max_batch=1)
+    busy = asyncio.create_task(batcher.submit("a", [0]))
+    gone = asyncio.create_task(batcher.submit("a", [1]))
+    await asyncio.sleep(0.05)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    device.go.set()
+    await busy
+    assert await batcher.submit("a", [2]) == [4]
+    assert [1] not in [items for _, items in device.batches]
+    await batcher.close()
+
+
+async def test_item_whose_time_is_over_is_answered_and_dropped() -> None:
+    device = Device()
+    device.go.clear()
+    batcher = make(device, max_batch=1, max_wait_ms=0)
+    busy = asyncio.create_task(batcher.submit("a", [0]))
+    await asyncio.sleep(0.05)
+    late = asyncio.create_task(batcher.submit("a", [1], timeout_s=0.01))
+    await asyncio.sleep(0.05)
+    device.go.set()
+    assert isinstance((await late)[0], DeadlineExceeded)
+    assert await busy == [0]
+    await batcher.close()
+
+
+async def test_close_answers_everybody() -> None:
+    device = Device()
+    device.go.clear()
+    batcher = make(device, max_batch=1)
+    tasks = [asyncio.create_task(batcher.submit("a", [i])) for i in range(3)]
+    await asyncio.sleep(0.05)
+    closing = asyncio.create_task(batcher.close())
+    await asyncio.sleep(0.05)
+    device.go.set()
+    await closing
+    answers = [answer for task in tasks for answer in await task]
+    assert all(isinstance(answer, Unavailable) for answer in answers)
+    with pytest.raises(Unavailable):
+        await batcher.submit("a", [9])
