@@ -1,0 +1,1 @@
+"""Training code of the starter pack; see ../README.md for the one command that runs it."""

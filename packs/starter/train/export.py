@@ -1,0 +1,89 @@
+"""Put the trained parts together as the three model folders of the pack, in float16 safetensors.
+
+python -m dnd_packs.starter.train.export <work folder> [<pack folder>]
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from transformers import (
+    BertTokenizer,
+    BlipForConditionalGeneration,
+    BlipProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTextModel,
+    CLIPTokenizer,
+)
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from dnd_packs.starter.emoji_data import CONCEPTS_PATH
+
+from .tokenizer import MAX_TOKENS
+from .train_unet import NOISE
+from .views import SIZE
+
+_PIXELS = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_convert_rgb": True, "resample": 3}
+
+
+def export_captioner(work: Path, target: Path) -> None:
+    """Save BLIP and its processor."""
+    model = BlipForConditionalGeneration.from_pretrained(work / "captioner", dtype=torch.float16)
+    model.generation_config.max_new_tokens = MAX_TOKENS
+    model.save_pretrained(target)
+    images = BlipImageProcessorPil(size={"height": SIZE, "width": SIZE}, **_PIXELS)
+    BlipProcessor(
+        images, BertTokenizer.from_pretrained(work / "caption_tokenizer")
+    ).save_pretrained(target)
+
+
+def export_scorer(work: Path, target: Path) -> None:
+    """Save CLIP and its processor: shorter side to 64, centre crop."""
+    CLIPModel.from_pretrained(work / "scorer", dtype=torch.float16).save_pretrained(target)
+    square = {"height": SIZE, "width": SIZE}
+    images = CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size=square, **_PIXELS)
+    CLIPProcessor(images, CLIPTokenizer.from_pretrained(work / "text_tokenizer")).save_pretrained(
+        target
+    )
+
+
+def export_synthesizer(work: Path, target: Path) -> None:
+    """Save a StableDiffusionPipeline without safety checker."""
+    scheduler = DPMSolverMultistepScheduler(**NOISE, algorithm_type="dpmsolver++", solver_order=2)
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(work / "vae"),
+        text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder"),
+        tokenizer=CLIPTokenizer.from_pretrained(work / "text_tokenizer"),
+        unet=UNet2DConditionModel.from_pretrained(work / "unet"),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(torch.float16).save_pretrained(target, safe_serialization=True)
+
+
+def main(work: Path, pack: Path) -> None:
+    """Replace the three model folders under ``pack``."""
+    for name, export in {
+        "captioner": export_captioner,
+        "scorer": export_scorer,
+        "synthesizer": export_synthesizer,
+    }.items():
+        shutil.rmtree(pack / name, ignore_errors=True)
+        export(work, pack / name)
+        size = sum(path.stat().st_size for path in (pack / name).rglob("*") if path.is_file())
+        print(f"{name}: {size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else CONCEPTS_PATH.parent)
