@@ -143,9 +143,7 @@ def save_encoder_decoder(folder: Path) -> Path:
         config.decoder_start_token_id = 2
         config.pad_token_id = 0
         config.eos_token_id = 3
-    return _save(
-        model, folder, ViTImageProcessorPil(size={"height": 32, "width": 32}), tokenizer
-    )
+    return _save(model, folder, ViTImageProcessorPil(size={"height": 32, "width": 32}), tokenizer)
 
 
 def _save(model: PreTrainedModel, folder: Path, *processors: object) -> Path:
