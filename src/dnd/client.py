@@ -1,14 +1,15 @@
 """The SDK: jobs in, labels out, from Python.
 
     with dnd.Client("127.0.0.1:7000") as client:
-        job = client.create_job(JobSpec("resnet50", (LayerUnits("layer4", (0, 1)),), "imagenet-val"))
+        spec = JobSpec("resnet50", (LayerUnits("layer4", (0, 1)),), "imagenet-val")
+        job = client.create_job(spec)
         for job in client.watch(job.id):
             print(job.num_ended, "of", job.num_units)
         for unit in client.labels(job.id):
             print(unit.layer, unit.unit, unit.labels)
 
-Calls that fail for a reason that may pass (`dnd.errors.Transient`) are repeated for a while; creating
-a job is safe to repeat, since it carries a request id.
+Calls that fail for a reason that may pass (`dnd.errors.Transient`) are repeated for a while;
+creating a job is safe to repeat, since it carries a request id.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import grpc
 from google.protobuf.message import Message
 
 from dnd.clients import DEADLINE_S, EndpointPool, error_of
-from dnd.convert import enum_value, from_message, to_message
+from dnd.convert import from_message, to_message
 from dnd.errors import DeadlineExceeded, InvalidInput, Transient
 from dnd.jobs import (
     Estimate,
@@ -39,6 +40,7 @@ from dnd.jobs import (
     job_from_message,
     spec_to_message,
     unit_from_message,
+    unit_state_number,
 )
 from dnd.types import LayerInfo, RequestContext
 from dnd.v1 import coordinator_pb2 as pb2
@@ -225,13 +227,12 @@ class Client:
         page_size: int = 100,
     ) -> Iterator[UnitResult]:
         """The units of a job in the job's order, fetched in pages as they are read."""
-        descriptor = pb2.UnitState.DESCRIPTOR
         token = ""
         while True:
             request = pb2.ListLabelsRequest(
                 job_id=job_id,
                 layer=layer,
-                state=enum_value(state, descriptor) if state else 0,  # type: ignore[arg-type]
+                state=unit_state_number(state),  # type: ignore[arg-type]
                 page_size=_page(page_size),
                 page_token=token,
                 with_records=with_records,

@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from types import MappingProxyType
 from typing import Any
 
 from dnd.convert import enum_member, enum_value, from_message
@@ -18,7 +17,9 @@ from dnd.types import Priority
 from dnd.v1 import coordinator_pb2, types_pb2
 
 STAGES = ("index", "exemplars", "caption", "summarize", "synthesize", "score")
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_JOB_STATE = coordinator_pb2.DESCRIPTOR.enum_types_by_name["JobState"]
+_UNIT_STATE = coordinator_pb2.DESCRIPTOR.enum_types_by_name["UnitState"]
+_PRIORITY = types_pb2.DESCRIPTOR.enum_types_by_name["Priority"]
 
 
 class JobState(Enum):
@@ -70,7 +71,7 @@ class JobSpec:
     layers: tuple[LayerUnits, ...]
     probe: str
     profile: str = ""
-    overrides: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    overrides: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     priority: Priority = Priority.BATCH
 
@@ -168,7 +169,7 @@ def spec_to_message(spec: JobSpec) -> coordinator_pb2.JobSpec:
         profile=spec.profile,
         overrides=dict(spec.overrides),
         seed=spec.seed,
-        priority=enum_value(spec.priority, types_pb2.Priority.DESCRIPTOR),  # type: ignore[arg-type]
+        priority=enum_value(spec.priority, _PRIORITY),  # type: ignore[arg-type]
     )
 
 
@@ -188,15 +189,14 @@ def spec_from_message(message: coordinator_pb2.JobSpec) -> JobSpec:
 
 def job_from_message(message: coordinator_pb2.Job) -> Job:
     """A job as the server answered it."""
-    unit_state = coordinator_pb2.UnitState.DESCRIPTOR
     return Job(
         id=message.id,
         spec=spec_from_message(message.spec),
-        state=enum_member(message.state, coordinator_pb2.JobState.DESCRIPTOR, JobState),
+        state=enum_member(message.state, _JOB_STATE, JobState),
         pause_reason=message.pause_reason,
         error=message.error,
         num_units=message.num_units,
-        units={enum_member(c.state, unit_state, UnitState): c.num_units for c in message.units},
+        units={enum_member(c.state, _UNIT_STATE, UnitState): c.num_units for c in message.units},
         stages=tuple(from_message(stage, StageCount) for stage in message.stages),
         created_at_s=message.created_at_s,
         ended_at_s=message.ended_at_s,
@@ -206,13 +206,17 @@ def job_from_message(message: coordinator_pb2.Job) -> Job:
     )
 
 
+def unit_state_number(state: UnitState | None) -> int:
+    """The number of a state on the wire; 0, which stands for all, for None."""
+    return enum_value(state, _UNIT_STATE) if state else 0
+
+
 def unit_from_message(message: coordinator_pb2.UnitResult) -> UnitResult:
     """A unit as the server answered it."""
-    state = enum_member(message.state, coordinator_pb2.UnitState.DESCRIPTOR, UnitState)
     return UnitResult(
         layer=message.layer,
         unit=message.unit,
-        state=state,
+        state=enum_member(message.state, _UNIT_STATE, UnitState),
         stage=message.stage,
         labels=tuple(message.labels),
         record=json.loads(message.record_json) if message.record_json else None,

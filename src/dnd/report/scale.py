@@ -1,0 +1,37 @@
+"""Numbers as the report writes them: those that are compared, with equally many decimals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The range of a group of numbers, which are written with equally many decimals."""
+
+    low: float = 0.0
+    high: float = 0.0
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Scale:
+        return cls(min(values), max(values)) if values else cls()
+
+    def fraction(self, value: float, *, flat: float = 0.0) -> float:
+        """0 for the lowest to 1 for the highest; `flat` where all are equal."""
+        return (value - self.low) / (self.high - self.low) if self.high > self.low else flat
+
+    def text(self, value: float, digits: int = 3) -> str:
+        """`value` with as many decimals as give the largest number `digits` significant digits."""
+        largest = max(abs(self.low), abs(self.high))
+        if largest and not 1e-4 <= largest < 1e6:
+            return f"{value:.1e}".replace("-", "−")
+        decimals = max(0, digits - 1 - math.floor(math.log10(largest))) if largest else 0
+        text = f"{value:.{decimals}f}"
+        return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def short(value: float | None, digits: int = 3) -> str:
+    """One number by itself, with `digits` significant digits."""
+    return "–" if value is None else Scale.of([value]).text(value, digits)
