@@ -133,6 +133,12 @@ def load_captioner(settings: ModelServerSettings, prompt: str = "") -> Captioner
             f"{settings.model} is incomplete: {len(missing)} of its tensors are not in the file, "
             f"{missing[0]!r} first."
         )
+    num_words, num_known = model.config.get_text_config().vocab_size, len(processor.tokenizer)
+    if num_known < num_words // 2:
+        raise ModelMissing(
+            f"{settings.model} is incomplete: its tokenizer knows {num_known} of the model's "
+            f"{num_words} tokens; are the tokenizer's files there?"
+        )
     info = ModelInfo(
         name=settings.model,
         digest=digest,

@@ -22,11 +22,12 @@ from PIL import Image
 from dnd.errors import BadAnswer, BadSetting, DndError, ModelMissing
 from dnd.profiles import SynthesisSettings
 from dnd.serving.batching import pad_items
-from dnd.serving.placement import loading, place_model
+from dnd.serving.placement import place_model
 from dnd.serving.weights import resolve_weights, weights_digest
 from dnd.settings import ModelServerSettings
 from dnd.types import Drawing, ModelInfo, OrError
-from dnd_services.synthesizer.families import FAMILIES, Embeddings, embed_prompt, family_name
+from dnd_services.synthesizer.families import FAMILIES, Embeddings, embed_prompt
+from dnd_services.synthesizer.parts import load_pipeline
 from dnd_services.synthesizer.schedulers import check_steps, make_scheduler
 
 log = logging.getLogger(__name__)
@@ -144,21 +145,10 @@ def load_synthesizer(settings: ModelServerSettings, variant: str = "") -> Synthe
     placement = place_model(settings)
     folder = resolve_weights(settings.model)
     digest = weights_digest(folder)
-    name = family_name(folder)
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
-    parts = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    with loading(settings.model, folder):
-        pipeline = getattr(diffusers, name).from_pretrained(
-            folder,
-            dtype=placement.dtype,
-            variant=variant or None,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            **(parts if FAMILIES[name].has_safety_checker else {}),
-        )
+    pipeline = load_pipeline(folder, placement.dtype, variant)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(placement.device)
     if placement.device.type == "cuda":
@@ -167,7 +157,7 @@ def load_synthesizer(settings: ModelServerSettings, variant: str = "") -> Synthe
     info = ModelInfo(
         name=settings.model,
         digest=digest,
-        architecture=name,
+        architecture=type(pipeline).__name__,
         dtype=settings.dtype,
         device=str(placement.device),
         fixed_batch=settings.max_batch if settings.fixed_batch else 0,

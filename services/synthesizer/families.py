@@ -6,15 +6,13 @@ A new family is one entry here, if its pipeline takes prepared latents and embed
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import torch
 
-from dnd.errors import BadSetting, InvalidInput, ModelMissing
+from dnd.errors import InvalidInput
 from dnd_services.synthesizer.schedulers import MODEL, SCHEDULERS
 
 Embeddings: TypeAlias = Mapping[str, torch.Tensor]
@@ -29,19 +27,15 @@ class Family:
         outputs: Names, as arguments of the pipeline's call, of what `encode_prompt` returns.
         schedulers: Schedulers that its denoising loop can work with.
         takes_negative: Whether it takes the embeddings of an empty prompt for guidance.
-        has_safety_checker: Whether it would put black pictures in place of some of its own.
     """
 
     outputs: tuple[str, ...]
     schedulers: tuple[str, ...] = SCHEDULERS
     takes_negative: bool = True
-    has_safety_checker: bool = False
 
 
 FAMILIES: Final[Mapping[str, Family]] = {
-    "StableDiffusionPipeline": Family(
-        outputs=("prompt_embeds", "negative_prompt_embeds"), has_safety_checker=True
-    ),
+    "StableDiffusionPipeline": Family(outputs=("prompt_embeds", "negative_prompt_embeds")),
     "StableDiffusionXLPipeline": Family(
         outputs=(
             "prompt_embeds",
@@ -54,30 +48,8 @@ FAMILIES: Final[Mapping[str, Family]] = {
         outputs=("prompt_embeds", "negative_prompt_embeds"),
         schedulers=("lcm", MODEL),
         takes_negative=False,
-        has_safety_checker=True,
     ),
 }
-
-
-def family_name(folder: Path) -> str:
-    """Which of `FAMILIES` the weights in `folder` belong to.
-
-    Raises:
-        ModelMissing: `folder` holds no pipeline of diffusers.
-        BadSetting: It is a pipeline of another class.
-    """
-    path = folder / "model_index.json"
-    try:
-        name = json.loads(path.read_text())["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ModelMissing(
-            f"{folder} holds no text-to-image pipeline: expected a model_index.json of diffusers."
-        ) from None
-    if not isinstance(name, str) or name not in FAMILIES:
-        raise BadSetting(
-            f"DND_MODEL: {folder} holds a {name}; expected one of {', '.join(FAMILIES)}."
-        )
-    return name
 
 
 def embed_prompt(pipeline: Any, family: Family, prompt: str) -> Embeddings:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tiny.words import bert_tokenizer, word_tokenizer
 from transformers import (
     BertConfig,
     BertLMHeadModel,
@@ -26,6 +25,8 @@ from transformers import (
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+from tiny.words import bert_tokenizer, word_tokenizer
 
 VISION = {
     "hidden_size": 32,

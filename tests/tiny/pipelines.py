@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
-    DDIMScheduler,
     EulerDiscreteScheduler,
     LatentConsistencyModelPipeline,
     LCMScheduler,
@@ -16,8 +15,9 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from tiny.words import clip_tokenizer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from tiny.words import clip_tokenizer
 
 MAX_TOKENS = 16
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -64,7 +64,7 @@ def save_sdxl(folder: Path) -> Path:
 
 
 def save_lcm(folder: Path) -> Path:
-    """A latent consistency model: guidance is an input of the network, noise is added in between."""
+    """A latent consistency model: guidance is an input, and noise is added between steps."""
     pipeline = LatentConsistencyModelPipeline(
         vae=_vae(),
         text_encoder=CLIPTextModel(_text(1)),
@@ -76,22 +76,6 @@ def save_lcm(folder: Path) -> Path:
         requires_safety_checker=False,
     )
     return _save(pipeline, folder)
-
-
-def save_other(folder: Path) -> Path:
-    """A folder whose model_index.json names a pipeline that the synthesizer does not draw with."""
-    path = save_sd(folder)
-    index = path / "model_index.json"
-    index.write_text(index.read_text().replace('"StableDiffusionPipeline"', '"DDPMPipeline"'))
-    return path
-
-
-def ddim_drawings(folder: Path) -> StableDiffusionPipeline:
-    """The pipeline in `folder` as diffusers loads it, with DDIM steps: what a drawing must equal."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def _vae() -> AutoencoderKL:

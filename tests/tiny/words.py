@@ -8,10 +8,11 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertTokenizer, CLIPTokenizer, PreTrainedTokenizerFast
 
-WORDS = (
+_TEXT = (
     "a the of on with and red blue green yellow apple dog cat bird moon flag house boat star face "
     "smiling round small big picture drawing showing what shows is this in one short sentence say"
-).split()
+)
+WORDS = _TEXT.split()
 
 
 def bert_tokenizer(folder: Path) -> BertTokenizer:
@@ -43,7 +44,7 @@ def word_tokenizer(*special: str) -> PreTrainedTokenizerFast:
 
 
 def clip_tokenizer(folder: Path, max_length: int = 16) -> CLIPTokenizer:
-    """CLIP's byte-pair tokenizer with a merge for every letter pair of nothing: letters only."""
+    """CLIP's byte-pair tokenizer without merges: a token is a letter."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
     names = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
     vocabulary = folder / "clip_vocab.json"
