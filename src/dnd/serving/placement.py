@@ -7,6 +7,7 @@ that compute with it call `place_model` once, in their backends.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,9 +35,15 @@ class Placement:
 def place_model(settings: ModelServerSettings) -> Placement:
     """Sets torch's threads and finds the device and number type of `settings`.
 
+    With `fixed_batch` the matrix library is asked for results that do not depend on how memory is
+    aligned, and so on the row that an item has in its batch. It must be asked before it multiplies
+    for the first time: call this before anything is computed.
+
     Raises:
         BadSetting: torch is not installed, or it cannot use the device.
     """
+    if settings.fixed_batch:
+        os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
     try:
         torch = importlib.import_module("torch")
     except ModuleNotFoundError:
