@@ -3,7 +3,8 @@
     python -m dnd_packs.starter.emoji_data <folder> [num_images] [size] [seed]
 
 writes ``<folder>/00000.png`` and so on, and ``manifest.json`` beside the folder (not in it). File
-names mean nothing, so that no service ever reads an emoji's name off a path. Images: OpenMoji, CC BY-SA 4.0.
+names mean nothing, so that no service ever reads an emoji's name off a path. Images: OpenMoji,
+CC BY-SA 4.0.
 """
 
 import hashlib
@@ -120,7 +121,8 @@ def write_probe_set(
 
     Returns:
         The manifest: ``attribution``, ``license``, ``size``, ``seed`` and ``images``, a list with
-        one entry per image (``file``, ``sha256``, ``hexcode``, ``name``, ``tags``, ``group``, ``subgroup``).
+        one entry per image (``file``, ``sha256``, ``hexcode``, ``name``, ``tags``, ``group``,
+        ``subgroup``).
     """
     if num_images < 1 or size < 8:
         raise ValueError(

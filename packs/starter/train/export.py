@@ -58,7 +58,9 @@ def export_scorer(work: Path, target: Path) -> None:
 
 def export_synthesizer(work: Path, target: Path) -> None:
     """Save a StableDiffusionPipeline without safety checker."""
-    scheduler = DPMSolverMultistepScheduler(**NOISE, algorithm_type="dpmsolver++", solver_order=2)
+    scheduler = DPMSolverMultistepScheduler(
+        **NOISE, algorithm_type="dpmsolver++", solver_order=2, steps_offset=1
+    )
     pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(work / "vae"),
         text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder"),

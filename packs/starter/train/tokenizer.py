@@ -64,5 +64,7 @@ def caption_tokenizer(captions: list[str]) -> BertTokenizer:
     ]
     tokens += [word for word, _ in words.most_common() if word not in set(letters)]
     return BertTokenizer(
-        vocab={token: number for number, token in enumerate(tokens)}, model_max_length=MAX_TOKENS
+        vocab={token: number for number, token in enumerate(tokens)},
+        model_max_length=MAX_TOKENS,
+        bos_token="[DEC]",
     )

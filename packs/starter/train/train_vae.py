@@ -1,6 +1,6 @@
 """Train the drawing model's autoencoder: 64×64 pixels to 8×8×8 latents, mean 0, deviation 1.
 
-python -m dnd_packs.starter.train.train_vae <work folder> <processor s> <wall-clock s>
+python -m dnd_packs.starter.train.train_vae <work> <processor s> <wall-clock s> [decoder]
 """
 
 import json
@@ -15,7 +15,7 @@ from .clock import Average, Clock, decay_groups, set_learning_rate
 from .views import Rasters, drawing_views, seen_views
 
 LATENT_CHANNELS = 8
-BATCH = 16
+BATCH = 8
 
 
 def build_vae() -> AutoencoderKL:
@@ -26,7 +26,7 @@ def build_vae() -> AutoencoderKL:
         block_out_channels=(16, 32, 64, 128),
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
-        norm_num_groups=8,
+        norm_num_groups=1,  # more groups of so few channels lose the colours
         sample_size=64,
         mid_block_add_attention=False,
         scaling_factor=1.0,
@@ -38,15 +38,16 @@ def _edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """L1 on pixels, on edges and on two coarser scales."""
+    """L1 on pixels, edges, two coarser scales, and colour differences (red and blue to green)."""
     loss = functional.l1_loss(output, target)
     for a, b in zip(_edges(output), _edges(target), strict=True):
         loss = loss + functional.l1_loss(a, b)
-    for factor in (2, 4):
+    for factor in (2, 8):
         loss = loss + 0.5 * functional.l1_loss(
             functional.avg_pool2d(output, factor), functional.avg_pool2d(target, factor)
         )
-    return loss
+    hues = [picture[:, [0, 2]] - picture[:, [1, 1]] for picture in (output, target)]
+    return loss + functional.l1_loss(*hues)
 
 
 @torch.no_grad()
@@ -66,46 +67,58 @@ def fold_statistics(vae: AutoencoderKL, images: torch.Tensor) -> None:
     post.weight *= deviation[None, :, None, None]
 
 
-def main(work: Path, cpu_s: float, wall_s: float) -> None:
-    """Train for ``cpu_s`` seconds and save ``vae/`` under the work folder."""
+def training_step(vae: AutoencoderKL, images: torch.Tensor, decoder_only: bool) -> dict:
+    """One forward pass: ``loss`` with its graph, and the figures for the log."""
+    with torch.autocast("cpu", torch.bfloat16):
+        if decoder_only:
+            with torch.no_grad():
+                latents = vae.encode(images).latent_dist.mean
+            # The drawing model's latents are never quite right: let the decoder forgive some noise.
+            noise = 0.15 * torch.rand(len(images), 1, 1, 1) * torch.randn_like(latents)
+            kl = torch.zeros(())
+            output = vae.decode(latents + noise).sample.float()
+        else:
+            posterior = vae.encode(images).latent_dist
+            kl = posterior.kl().float().mean() / images[0].numel()
+            output = vae.decode(posterior.sample()).sample.float()
+    loss = reconstruction_loss(output, images) + 1e-4 * kl
+    error = functional.l1_loss(output.detach(), images) / 2
+    return {"loss": loss, "l1": error, "kl": kl}
+
+
+def main(work: Path, cpu_s: float, wall_s: float, decoder_only: bool = False) -> None:
+    """Train for ``cpu_s`` seconds and save ``vae/`` under the work folder.
+
+    With ``decoder_only`` the encoder of an earlier run stays as it is, and so do its latents.
+    """
     torch.manual_seed(0)
-    rasters, rng = Rasters(work), torch.Generator().manual_seed(1)
-    vae = build_vae()
+    rasters, rng = Rasters(work), torch.Generator().manual_seed(2 if decoder_only else 1)
+    vae = AutoencoderKL.from_pretrained(work / "vae") if decoder_only else build_vae()
+    vae.encoder.requires_grad_(not decoder_only)
+    vae.quant_conv.requires_grad_(not decoder_only)
+    vae.train()
     optimizer = torch.optim.AdamW(decay_groups(vae, weight_decay=1e-4), betas=(0.9, 0.99))
     average, clock, step = Average(vae, 0.995), Clock(cpu_s, wall_s), 0
     while (progress := clock.progress()) < 1:
-        set_learning_rate(optimizer, 1e-3, progress)
+        set_learning_rate(optimizer, 2e-3, progress)
         index = torch.randint(0, len(rasters), (BATCH,), generator=rng)
-        images = (seen_views if step % 6 == 5 else drawing_views)(rasters, index, rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            posterior = vae.encode(images).latent_dist
-            output = vae.decode(posterior.sample()).sample
-        kl = posterior.kl().float().mean() / images[0].numel()
-        loss = reconstruction_loss(output.float(), images) + 1e-4 * kl
+        plain = decoder_only or step % 6 != 5
+        images = (drawing_views if plain else seen_views)(rasters, index, rng)
+        figures = training_step(vae, images, decoder_only)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        figures["loss"].backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 5.0)
         optimizer.step()
         average.update(vae)
         if step % 30 == 0:
-            l1 = functional.l1_loss(output.float(), images).item() / 2
-            print(
-                json.dumps(
-                    {
-                        "step": step,
-                        "progress": round(progress, 3),
-                        "loss": round(loss.item(), 4),
-                        "l1": round(l1, 4),
-                        "kl": round(kl.item(), 4),
-                    }
-                ),
-                flush=True,
-            )
+            rounded = {name: round(value.item(), 4) for name, value in figures.items()}
+            print(json.dumps({"step": step, "progress": round(progress, 3), **rounded}), flush=True)
         step += 1
-    index = torch.randint(0, len(rasters), (1024,), generator=rng)
-    fold_statistics(average.model, drawing_views(rasters, index, rng))
+    if not decoder_only:
+        index = torch.randint(0, len(rasters), (1024,), generator=rng)
+        fold_statistics(average.model, drawing_views(rasters, index, rng))
     average.model.save_pretrained(work / "vae")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(float, sys.argv[2:]))
+    main(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), "decoder" in sys.argv[4:])
