@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dnd.errors import BadSetting
 from dnd.serving import Metrics, StageService, run
+from dnd.serving.weights import resolve_weights, weights_digest
 from dnd.settings import ModelServerSettings
 
 MAX_PROMPT_CHARACTERS = 2000
@@ -37,6 +38,9 @@ class CaptionerSettings(ModelServerSettings):
 
 def build(settings: CaptionerSettings, metrics: Metrics) -> StageService:
     """Loads the model and returns the service around it."""
+    # Missing or unsafe weights are reported before torch takes its seconds to be imported.
+    weights_digest(resolve_weights(settings.model))
+
     from dnd_services.captioner.backend import load_captioner
     from dnd_services.captioner.servicer import stage_service
 

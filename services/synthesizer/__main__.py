@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 
 from dnd.serving import Metrics, StageService, run
+from dnd.serving.weights import resolve_weights, weights_digest
 from dnd.settings import ModelServerSettings
 
 
@@ -23,6 +24,9 @@ class SynthesizerSettings(ModelServerSettings):
 
 def build(settings: SynthesizerSettings, metrics: Metrics) -> StageService:
     """Loads the pipeline and returns the service around it."""
+    # Missing or unsafe weights are reported before torch takes its seconds to be imported.
+    weights_digest(resolve_weights(settings.model))
+
     from dnd_services.synthesizer.backend import load_synthesizer
     from dnd_services.synthesizer.servicer import stage_service
 
