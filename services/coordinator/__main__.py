@@ -1,0 +1,76 @@
+"""The coordinator process: `python -m dnd_services.coordinator`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import sys
+
+import grpc
+from prometheus_client import Gauge
+
+from dnd.artifacts import ArtifactStore
+from dnd.clients import Services
+from dnd.serving import Metrics, StageService, run
+from dnd.v1 import coordinator_pb2_grpc
+from dnd_services.coordinator.celery_app import make_app, publish
+from dnd_services.coordinator.dispatcher import Dispatcher
+from dnd_services.coordinator.leader import Leader
+from dnd_services.coordinator.migrate import migrate
+from dnd_services.coordinator.nudge import Nudge
+from dnd_services.coordinator.reconciler import Reconciler
+from dnd_services.coordinator.servicer import CoordinatorServicer
+from dnd_services.coordinator.settings import CoordinatorSettings
+from dnd_services.coordinator.store import Store
+from dnd_services.coordinator.store.reading import read_backlog
+
+
+def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
+    """Brings the record up to date, starts the dispatcher and makes the API."""
+    store = Store(settings.database)
+    migrate(store)
+    artifacts = ArtifactStore(settings.artifacts)
+    services = Services.connect(settings.targets, artifacts, deadline_s=settings.rpc_deadline_s)
+    app = make_app(settings.redis)
+    nudge = Nudge(settings.redis)
+    backlog = Gauge(
+        "dnd_backlog_seconds",
+        "Estimated seconds of work that waits or is under way",
+        ["stage"],
+        registry=metrics.registry,
+    )
+
+    def show_backlog() -> None:
+        with store.reading() as session:
+            for stage, seconds in read_backlog(session).items():
+                backlog.labels(stage).set(seconds)
+
+    leader = Leader(
+        store,
+        settings,
+        Dispatcher(store, settings, lambda task: publish(app, task), artifacts.get_array),
+        Reconciler(store, settings),
+        nudge,
+        owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",
+        after_sweep=show_backlog,
+    )
+    servicer = CoordinatorServicer(store, services, settings, nudge.ring)
+    leader.start()
+
+    def add(server: grpc.aio.Server) -> None:
+        coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(servicer, server)
+
+    async def close() -> None:
+        await asyncio.to_thread(leader.close)
+        services.close()
+        app.close()
+        nudge.close()
+        store.close()
+
+    return StageService("dnd.v1.CoordinatorService", add, close)
+
+
+if __name__ == "__main__":
+    sys.exit(run("coordinator", CoordinatorSettings, build))

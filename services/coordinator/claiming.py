@@ -1,0 +1,171 @@
+"""From a task message to what is to be done: claims rows and reads all that their stage needs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from dnd.jobs import JobState
+from dnd_services.coordinator import states
+from dnd_services.coordinator.models import (
+    ImageSetRow,
+    JobLayerRow,
+    JobRow,
+    UnitRow,
+    WorkRow,
+)
+from dnd_services.coordinator.store.claims import Ticket, read_rows, take
+from dnd_services.coordinator.store.counters import Tally
+from dnd_services.coordinator.store.reading import read_layers
+from dnd_services.coordinator.store.sets import find_askers
+from dnd_services.coordinator.store.steps import read_units
+
+Row: TypeAlias = WorkRow | ImageSetRow
+
+
+@dataclass(frozen=True)
+class Group:
+    """Claimed rows that one call of a stage function can serve: of one job, scope and layer.
+
+    Attributes:
+        rows: What was claimed, in the order of the task.
+        layers: The layers of the job, in its order.
+        units: The units of the rows by ordinal; empty for other scopes.
+        sets: Image sets that the units need, by id; only for scores.
+        shard_refs: Shards of the job's index; only for merging them.
+    """
+
+    stage: str
+    scope: str
+    job: JobRow
+    rows: tuple[Row, ...]
+    layers: tuple[JobLayerRow, ...] = ()
+    units: dict[int, UnitRow] = field(default_factory=dict)
+    sets: dict[int, ImageSetRow] = field(default_factory=dict)
+    shard_refs: tuple[str, ...] = ()
+
+    @property
+    def tickets(self) -> list[Ticket]:
+        return [Ticket(row.id, row.fence) for row in self.rows]
+
+    @property
+    def table(self) -> type[WorkRow] | type[ImageSetRow]:
+        return table_of(self.stage)
+
+    @property
+    def works(self) -> list[WorkRow]:
+        """The rows, for every stage but synthesize."""
+        return [row for row in self.rows if isinstance(row, WorkRow)]
+
+    @property
+    def unit_rows(self) -> list[UnitRow]:
+        """The units of the rows, in order."""
+        return [self.units[work.ordinal] for work in self.works]
+
+    @property
+    def layer(self) -> JobLayerRow:
+        """The layer that all units of the group belong to."""
+        return self.layers[self.unit_rows[0].place]
+
+
+def table_of(stage: str) -> type[WorkRow] | type[ImageSetRow]:
+    """What is claimed for a stage: drawings are claimed as image sets, all else as work."""
+    return ImageSetRow if stage == "synthesize" else WorkRow
+
+
+def claim(
+    session: Session, stage: str, tickets: Sequence[Ticket], owner: str, until: float
+) -> list[Group]:
+    """Claims what is still to be done of a task, and groups it.
+
+    Rows of a paused job go back to READY, those of a cancelled one are CANCELLED.
+    """
+    if stage == "synthesize":
+        return _claim_sets(session, tickets, owner, until)
+    groups: defaultdict[tuple[str, str, int], list[WorkRow]] = defaultdict(list)
+    taken = _of_running_jobs(session, take(session, WorkRow, tickets, owner, until))
+    jobs = {work.job_id: job for work, job in taken}
+    units: dict[str, dict[int, UnitRow]] = {}
+    for job_id in jobs:
+        ordinals = [
+            work.ordinal for work, job in taken if job.id == job_id and work.scope == states.UNITS
+        ]
+        units[job_id] = read_units(session, job_id, ordinals)
+    for work, job in taken:
+        place = -1
+        if work.scope == states.UNITS:
+            place = units[job.id][work.ordinal].place
+        groups[job.id, work.scope, place].append(work)
+    layers = {job_id: tuple(read_layers(session, job_id)) for job_id in jobs}
+    return [
+        Group(
+            stage=stage,
+            scope=scope,
+            job=jobs[job_id],
+            rows=tuple(works),
+            layers=layers[job_id],
+            units=units[job_id],
+            sets=_sets_of(session, units[job_id]) if stage == "score" else {},
+            shard_refs=_shards_of(session, job_id) if scope == states.MERGE else (),
+        )
+        for (job_id, scope, _), works in groups.items()
+    ]
+
+
+def _of_running_jobs(session: Session, taken: Sequence[WorkRow]) -> list[tuple[WorkRow, JobRow]]:
+    """The flag on the job is checked here, and again when results are written."""
+    tally = Tally(session)
+    ids = {work.job_id for work in taken}
+    jobs = {job.id: job for job in session.scalars(select(JobRow).where(JobRow.id.in_(ids)))}
+    kept = []
+    for work in taken:
+        job = jobs[work.job_id]
+        if job.state == JobState.RUNNING.value:
+            kept.append((work, job))
+        elif job.state == JobState.PAUSED.value:
+            tally.move(work, states.READY)
+        else:
+            tally.move(work, states.CANCELLED)
+    tally.write()
+    return kept
+
+
+def _claim_sets(
+    session: Session, tickets: Sequence[Ticket], owner: str, until: float
+) -> list[Group]:
+    taken = take(session, ImageSetRow, tickets, owner, until)
+    askers = find_askers(session, [row.id for row in taken])
+    groups: defaultdict[str, list[ImageSetRow]] = defaultdict(list)
+    for row in taken:
+        if row.id in askers:
+            groups[askers[row.id].id].append(row)
+        else:  # nobody needs it now: every job that does is paused or cancelled
+            row.state = states.READY
+    jobs = {job.id: job for job in askers.values()}
+    return [
+        Group(stage="synthesize", scope=states.PROMPTS, job=jobs[job_id], rows=tuple(rows))
+        for job_id, rows in groups.items()
+    ]
+
+
+def _sets_of(session: Session, units: dict[int, UnitRow]) -> dict[int, ImageSetRow]:
+    ids = {set_id for unit in units.values() for set_id in unit.set_ids}
+    return read_rows(session, ImageSetRow, sorted(ids), lock=False) if ids else {}
+
+
+def _shards_of(session: Session, job_id: str) -> tuple[str, ...]:
+    statement = (
+        select(WorkRow.output)
+        .where(
+            WorkRow.job_id == job_id,
+            WorkRow.stage == "index",
+            WorkRow.scope == states.SHARD,
+        )
+        .order_by(WorkRow.ordinal)
+    )
+    return tuple(session.scalars(statement))

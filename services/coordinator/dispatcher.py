@@ -1,0 +1,277 @@
+"""Hands out work: as much as the live workers can take, fair between tenants, urgent work first.
+
+One process leads, by a lease in the record; others stand by. What is handed out is committed first
+and published after: a message that gets lost in between is found by the reconciler.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from dnd.errors import Unavailable
+from dnd.jobs import STAGES, JobState
+from dnd_services.coordinator import states
+from dnd_services.coordinator.celery_app import Task
+from dnd_services.coordinator.claiming import table_of
+from dnd_services.coordinator.models import (
+    SET_IN_FLIGHT,
+    WORK_IN_FLIGHT,
+    CounterRow,
+    ImageSetRow,
+    JobRow,
+    WorkRow,
+)
+from dnd_services.coordinator.settings import CoordinatorSettings
+from dnd_services.coordinator.sizing import size_task
+from dnd_services.coordinator.store import Store
+from dnd_services.coordinator.store.claims import queue, unqueue
+from dnd_services.coordinator.store.health import (
+    ALL_JOBS,
+    Pause,
+    postpone_probe,
+    read_pauses,
+    read_times,
+)
+from dnd_services.coordinator.store.leases import read_capacity
+from dnd_services.coordinator.store.rows import fill_rows, jobs_to_fill, num_pending
+from dnd_services.coordinator.store.sets import ready_sets
+
+log = logging.getLogger(__name__)
+
+SILENT_BEATS = 3
+"""A worker that has missed that many heartbeats does not count as capacity."""
+_IN_FLIGHT_PER_THREAD = 2
+_LOOK_AHEAD = 256
+
+
+@dataclass
+class _Scene:
+    """What there is to do and who can do it, read at the start of a round.
+
+    Attributes:
+        slots: Tasks that may still be handed out, by stage.
+        busy: Tasks that are out, by stage.
+        waiting: Stages of a job that have something READY.
+    """
+
+    jobs: list[JobRow]
+    slots: dict[str, int]
+    busy: dict[str, int]
+    waiting: dict[str, set[str]]
+    pauses: list[Pause]
+    times: dict[tuple[str, str], float]
+    now: float
+    spent: set[tuple[str, str]] = field(default_factory=set)
+
+
+class Dispatcher:
+    """One round after the other; `run_rounds` in `leader.py` drives it.
+
+    Args:
+        publish: Sends a task message; raises Unavailable.
+        read_activities: The array behind `JobLayerRow.activities_ref`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: CoordinatorSettings,
+        publish: Callable[[Task], None],
+        read_activities: Callable[[str], np.ndarray],
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._publish = publish
+        self._read_activities = read_activities
+        self._turn = 0
+        self._served: defaultdict[tuple[str, str], int] = defaultdict(int)
+
+    def run_round(self) -> int:
+        """Writes rows that are needed soon and hands out what there are workers for.
+
+        Returns:
+            The number of tasks published.
+
+        Raises:
+            Unavailable: The broker cannot be reached; what could not be published is READY again.
+        """
+        self._fill_rows()
+        with self._store.reading() as session:
+            scene = self._look(session)
+        num_tasks = 0
+        for stage in STAGES:
+            while scene.slots.get(stage, 0) > 0:
+                task = self._hand_out(stage, scene)
+                if task is None:
+                    break
+                scene.slots[stage] -= 1
+                scene.busy[stage] = scene.busy.get(stage, 0) + 1
+                self._send(task, scene.now)
+                num_tasks += 1
+        return num_tasks
+
+    def _fill_rows(self) -> None:
+        with self._store.reading() as session:
+            wanted = [
+                job.id
+                for job in jobs_to_fill(session)
+                if num_pending(session, job.id) <= self._settings.open_units // 2
+            ]
+        for job_id in wanted:
+            with self._store.writing() as session:
+                fill_rows(
+                    session,
+                    job_id,
+                    self._settings.chunk_units,
+                    self._read_activities,
+                    self._store.now(session),
+                )
+
+    def _look(self, session: Session) -> _Scene:
+        now = self._store.now(session)
+        capacity = read_capacity(session, now, SILENT_BEATS * self._settings.heartbeat_s)
+        busy = tasks_in_flight(session)
+        statement = select(JobRow).where(JobRow.state == JobState.RUNNING.value)
+        jobs = list(session.scalars(statement.order_by(JobRow.is_batch, JobRow.id)))
+        waiting: dict[str, set[str]] = {}
+        counters = select(CounterRow.job_id, CounterRow.name).where(
+            CounterRow.job_id.in_([job.id for job in jobs]),
+            CounterRow.state == states.READY,
+            CounterRow.num > 0,
+        )
+        for job_id, name in session.execute(counters):
+            waiting.setdefault(job_id, set()).add(name.split(":")[0])
+        return _Scene(
+            jobs=jobs,
+            slots={
+                stage: _IN_FLIGHT_PER_THREAD * threads - busy.get(stage, 0)
+                for stage, threads in capacity.items()
+            },
+            busy=busy,
+            waiting=waiting,
+            pauses=read_pauses(session),
+            times=read_times(session),
+            now=now,
+        )
+
+    def _hand_out(self, stage: str, scene: _Scene) -> Task | None:
+        """The next task of a stage, queued and committed; None if nothing can be handed out."""
+        while (job := self._next_job(stage, scene)) is not None:
+            pause = _pause_of(scene, stage, job.id)
+            with self._store.writing() as session:
+                rows = _ready_rows(session, stage, job.id, scene.now)
+                rows = self._choose(rows, stage, job, scene, probe=pause is not None)
+                if not rows:
+                    scene.spent.add((stage, job.id))
+                    continue
+                task_id = uuid.uuid4().hex
+                ids = [row.id for row in rows]
+                tickets = queue(session, table_of(stage), ids, task_id, scene.now)
+                if pause is not None:
+                    postpone_probe(session, stage, pause.job_id, scene.now)
+                    scene.spent.add((stage, job.id))
+            self._turn += 1
+            self._served[stage, job.tenant] = self._served[stage, job.id] = self._turn
+            return Task(stage, job.is_batch, tuple(tickets))
+        return None
+
+    def _next_job(self, stage: str, scene: _Scene) -> JobRow | None:
+        """Interactive before batch; then the tenant, and of it the job, that has waited longest."""
+        choice = [
+            job
+            for job in scene.jobs
+            if stage in scene.waiting.get(job.id, ())
+            and (stage, job.id) not in scene.spent
+            and self._may_start(stage, job, scene)
+        ]
+        return min(
+            choice,
+            key=lambda job: (
+                job.is_batch,
+                self._served[stage, job.tenant],
+                self._served[stage, job.id],
+                job.id,
+            ),
+            default=None,
+        )
+
+    def _may_start(self, stage: str, job: JobRow, scene: _Scene) -> bool:
+        """A stage that is held back gets one item at a time, when its time has come."""
+        pause = _pause_of(scene, stage, job.id)
+        return pause is None or (scene.now >= pause.probe_at and not scene.busy.get(stage))
+
+    def _choose(
+        self,
+        rows: Sequence[WorkRow | ImageSetRow],
+        stage: str,
+        job: JobRow,
+        scene: _Scene,
+        *,
+        probe: bool,
+    ) -> Sequence[WorkRow | ImageSetRow]:
+        """What goes into one task: things that one call can serve, as many as fit in its time."""
+        if not rows or probe or _goes_alone(rows[0]):
+            return rows[:1]
+        companions = [row for row in rows if not _goes_alone(row)]
+        item_s = scene.times.get((stage, job.profile), 0.0)
+        return companions[: size_task(self._settings, len(companions), scene.slots[stage], item_s)]
+
+    def _send(self, task: Task, now: float) -> None:
+        try:
+            self._publish(task)
+        except Unavailable:
+            with self._store.writing() as session:
+                unqueue(session, table_of(task.stage), task.tickets, now + 1.0)
+            raise
+
+
+def tasks_in_flight(session: Session) -> dict[str, int]:
+    """Tasks that are queued or running, by stage."""
+    works = (
+        select(WorkRow.stage, func.count(WorkRow.task.distinct()))
+        .where(WORK_IN_FLIGHT)
+        .group_by(WorkRow.stage)
+    )
+    counts = {stage: int(num) for stage, num in session.execute(works)}
+    sets = session.scalar(select(func.count(ImageSetRow.task.distinct())).where(SET_IN_FLIGHT))
+    if sets:
+        counts["synthesize"] = int(sets)
+    return counts
+
+
+def _ready_rows(
+    session: Session, stage: str, job_id: str, now: float
+) -> Sequence[WorkRow | ImageSetRow]:
+    if stage == "synthesize":
+        return ready_sets(session, job_id, now, _LOOK_AHEAD)
+    statement = (
+        select(WorkRow)
+        .where(
+            WorkRow.job_id == job_id,
+            WorkRow.stage == stage,
+            WorkRow.state == states.READY,
+            WorkRow.not_before <= now,
+        )
+        .order_by(WorkRow.id)
+        .limit(_LOOK_AHEAD)
+        .with_for_update(skip_locked=True)
+    )
+    return list(session.scalars(statement))
+
+
+def _goes_alone(row: WorkRow | ImageSetRow) -> bool:
+    return row.alone or (isinstance(row, WorkRow) and row.scope in (states.MERGE, states.LAYER))
+
+
+def _pause_of(scene: _Scene, stage: str, job_id: str) -> Pause | None:
+    return next(
+        (p for p in scene.pauses if p.stage == stage and p.job_id in (ALL_JOBS, job_id)), None
+    )

@@ -1,0 +1,71 @@
+"""What a job is frozen to, and the `Plan` that the stage functions take from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dnd import profiles, stages
+from dnd.profiles import Profile
+from dnd.stages import Plan
+from dnd.types import Priority, ProbeSet, RequestContext
+from dnd_services.coordinator.models import JobRow
+
+
+def freeze(
+    *,
+    model: str,
+    layers: Sequence[str],
+    probe: str,
+    probe_set: ProbeSet,
+    profile: Profile,
+    seed: int,
+    digests: Mapping[str, str],
+) -> dict[str, Any]:
+    """The JSON that a job keeps: nothing that is looked up later can change its results."""
+    return {
+        "model": model,
+        "layers": list(layers),
+        "probe": probe,
+        "manifest_ref": probe_set.manifest_ref,
+        "num_images": probe_set.num_images,
+        "profile": profiles.to_json(profile),
+        "seed": seed,
+        "digests": dict(digests),
+    }
+
+
+def plan_of(job: JobRow) -> Plan:
+    """The plan of a job, the same for all of its units."""
+    frozen = job.frozen
+    return Plan(
+        model=frozen["model"],
+        layers=tuple(frozen["layers"]),
+        manifest_ref=frozen["manifest_ref"],
+        profile=profiles.from_json(frozen["profile"]),
+        seed=frozen["seed"],
+        digests=frozen["digests"],
+    )
+
+
+def shards_of(job: JobRow) -> list[tuple[int, int]]:
+    """The shards of a job's probe set as (first image, number of images)."""
+    num_images = job.frozen["num_images"]
+    probe_set = ProbeSet(job.frozen["manifest_ref"], num_images, num_images, 0)
+    return stages.plan_shards(probe_set, profiles.from_json(job.frozen["profile"]))
+
+
+def context_of(job: JobRow) -> RequestContext:
+    """On whose behalf the stage services are asked."""
+    priority = Priority.BATCH if job.is_batch else Priority.INTERACTIVE
+    return RequestContext(tenant=job.tenant, job=job.id, priority=priority)
+
+
+def set_key(job: JobRow, plan: Plan, prompt: str, *, shared: bool) -> str:
+    """Key of a prompt's image set in the record; by default tenants share nothing."""
+    return f"{'' if shared else job.tenant}/{stages.image_set_key(plan, prompt)}"
+
+
+def artifact_key(record_key: str) -> str:
+    """The key of an image set as the stages know it."""
+    return record_key.rpartition("/")[2]

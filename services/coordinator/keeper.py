@@ -1,0 +1,95 @@
+"""Keeps what a worker process holds: renews its leases, and says that the process is there."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from dnd_services.coordinator.claiming import table_of
+from dnd_services.coordinator.settings import QueueSettings
+from dnd_services.coordinator.store import Store
+from dnd_services.coordinator.store.claims import Ticket, renew
+from dnd_services.coordinator.store.leases import beat, leave
+
+log = logging.getLogger(__name__)
+
+
+class LeaseKeeper:
+    """One thread that renews the leases of all tasks under way in this process.
+
+    Args:
+        stages: The stages that this process works for; empty for none (tests).
+        threads: Tasks at the same time.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: QueueSettings,
+        replica: str,
+        stages: Sequence[str] = (),
+        threads: int = 0,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._replica = replica
+        self._stages = stages
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._held: dict[object, tuple[str, Sequence[Ticket]]] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+
+    def start(self) -> None:
+        """Registers the process and starts the thread."""
+        self._beat()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread and signs the process off."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with self._store.writing() as session:
+            leave(session, self._replica)
+
+    @contextmanager
+    def holding(self, stage: str, tickets: Sequence[Ticket]) -> Iterator[None]:
+        """Renews the leases of `tickets` until the block ends."""
+        token = object()
+        with self._lock:
+            self._held[token] = (stage, tickets)
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._held[token]
+
+    def renew_all(self) -> None:
+        """Renews every lease of this process once."""
+        with self._lock:
+            held = list(self._held.values())
+        if not held:
+            return
+        with self._store.writing() as session:
+            until = self._store.now(session) + self._settings.lease_s
+            for stage, tickets in held:
+                renew(session, table_of(stage), tickets, until)
+
+    def _beat(self) -> None:
+        with self._store.writing() as session:
+            now = self._store.now(session)
+            beat(session, self._replica, self._stages, self._threads, now)
+
+    def _run(self) -> None:
+        """Neither a locked database nor anything else may end this thread: leases would expire."""
+        wait_s = min(self._settings.renew_s, self._settings.heartbeat_s)
+        while not self._stop.wait(wait_s):
+            try:
+                if self._stages:
+                    self._beat()
+                self.renew_all()
+            except Exception:
+                log.exception("leases could not be renewed")

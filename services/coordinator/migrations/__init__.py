@@ -1,0 +1,1 @@
+"""The history of the record's tables, applied by Alembic at start."""

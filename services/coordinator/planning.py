@@ -1,0 +1,193 @@
+"""From a job's specification to what it is frozen to; everything wrong with it is found here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from dnd.clients import Services, StageClient
+from dnd.errors import (
+    EmptyProbeSet,
+    InvalidInput,
+    Transient,
+    Unavailable,
+    UnitOutOfRange,
+    UnknownName,
+    suggest,
+)
+from dnd.jobs import Estimate, JobSpec, LayerUnits
+from dnd.profiles import Profile, get_profile
+from dnd.types import LayerInfo, ProbeSet, RequestContext
+from dnd_services.coordinator.store.jobs import NewLayer
+
+_MODEL_SERVICES = ("captioner", "summarizer", "synthesizer", "scorer")
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A specification that has been checked against what there is."""
+
+    layers: tuple[NewLayer, ...]
+    probe_set: ProbeSet
+    profile: Profile
+    target_digest: str
+
+    @property
+    def num_units(self) -> int:
+        return sum(layer.num_units for layer in self.layers)
+
+
+class Planner:
+    """Checks specifications with the help of the stage services.
+
+    Args:
+        quick_s: Time for a question that a running service answers at once, seconds.
+    """
+
+    def __init__(self, services: Services, quick_s: float) -> None:
+        self._services = services
+        self._quick_s = quick_s
+
+    def plan(self, spec: JobSpec, context: RequestContext) -> PlannedJob:
+        """Checks a specification and reads the layers and the probe set that it names.
+
+        Raises:
+            InvalidInput: A name, unit or setting is wrong; one of its subclasses says which.
+            Unavailable: The activations service is not up.
+        """
+        profile = get_profile(spec.profile, spec.overrides)
+        _expect_names(spec)
+        services = self._services.for_context(context)
+        self._expect_up("activations", replace(services.activations, deadline_s=self._quick_s))
+        infos, target_digest = services.activations.list_layers(spec.model)
+        layers = tuple(_resolve(one, infos, spec.model) for one in spec.layers)
+        probe_set = services.activations.get_probe_set(spec.probe, profile.index.judge_fraction)
+        if probe_set.num_images < 1:
+            raise EmptyProbeSet(f"The probe set {spec.probe!r} has no readable image.")
+        return PlannedJob(layers, probe_set, profile, target_digest)
+
+    def read_digests(self, planned: PlannedJob, context: RequestContext) -> dict[str, str]:
+        """The weights behind all five services now: a job is frozen to them.
+
+        Raises:
+            Unavailable: A service is not up.
+        """
+        services = self._services.for_context(context)
+
+        def digest(name: str) -> str:
+            client = replace(getattr(services, name), deadline_s=self._quick_s)
+            try:
+                return str(client.get_model().digest)
+            except Transient as error:
+                raise _not_up(name, client, error) from None
+
+        with ThreadPoolExecutor(len(_MODEL_SERVICES)) as pool:
+            digests = dict(zip(_MODEL_SERVICES, pool.map(digest, _MODEL_SERVICES), strict=True))
+        return {
+            "target": planned.target_digest,
+            **digests,
+            "probe": planned.probe_set.manifest_ref,
+        }
+
+    def _expect_up(self, name: str, client: StageClient) -> None:
+        try:
+            client.list_models()  # type: ignore[attr-defined]
+        except Transient as error:
+            raise _not_up(name, client, error) from None
+
+
+def estimate(
+    planned: PlannedJob,
+    times: dict[tuple[str, str], float],
+    capacity: dict[str, int],
+) -> Estimate:
+    """What a job costs at most, and how long it may take.
+
+    Stages work at the same time, so the slowest one counts, and the index comes before them all.
+
+    Args:
+        times: Mean seconds of an item by (stage, profile).
+        capacity: Tasks at the same time by stage.
+    """
+    profile, num = planned.profile, planned.num_units
+    num_shards = -(-planned.probe_set.num_images // profile.index.shard_images)
+    calls = 1 if profile.propose.one_call else profile.propose.num_summaries
+    if profile.propose.simplify:
+        calls += profile.exemplars.num_exemplars
+    num_sets = num * profile.propose.max_candidates
+    items = {
+        "index": num_shards,
+        "exemplars": num,
+        "caption": num,
+        "summarize": num,
+        "synthesize": num_sets,
+        "score": num,
+    }
+    seconds = {
+        stage: items[stage] * times.get((stage, profile.name), 0.0) / max(capacity.get(stage, 1), 1)
+        for stage in items
+    }
+    known = all((stage, profile.name) in times for stage in items)
+    index_s = seconds.pop("index")
+    return Estimate(
+        num_units=num,
+        num_probe_images=planned.probe_set.num_images,
+        num_captions=num * profile.exemplars.num_exemplars,
+        num_llm_calls=num * calls,
+        num_drawings=num_sets * profile.synthesis.num_images,
+        duration_s=index_s + max(seconds.values()) if known else 0.0,
+        num_skipped_images=planned.probe_set.num_skipped,
+    )
+
+
+def _expect_names(spec: JobSpec) -> None:
+    if not spec.model:
+        raise InvalidInput("The job names no model: expected a name of ListTargets.")
+    if not spec.probe:
+        raise InvalidInput("The job names no probe set: expected a name of ListTargets.")
+    if not spec.layers:
+        raise InvalidInput("The job names no layer: expected at least one module path.")
+    paths = [one.layer for one in spec.layers]
+    twice = sorted({path for path in paths if paths.count(path) > 1})
+    if twice:
+        raise InvalidInput(f"Layer {twice[0]!r} is given twice: name each layer once.")
+
+
+def _resolve(asked: LayerUnits, infos: Sequence[LayerInfo], model: str) -> NewLayer:
+    info = next((one for one in infos if one.path == asked.layer), None)
+    if info is None:
+        known = [one.path for one in infos]
+        raise UnknownName(suggest(asked.layer, known, what=f"layer of model {model!r} named"))
+    if not asked.units:
+        return NewLayer(info.path, ((0, info.num_units),))
+    for unit in asked.units:
+        if not 0 <= unit < info.num_units:
+            raise UnitOutOfRange(
+                f"Layer {info.path!r} of {model!r} has units 0 to {info.num_units - 1}: "
+                f"unit {unit} is not among them."
+            )
+    return NewLayer(info.path, _ranges(asked))
+
+
+def _ranges(asked: LayerUnits) -> tuple[tuple[int, int], ...]:
+    """Ascending units as [first, after last] pairs."""
+    ranges: list[tuple[int, int]] = []
+    for unit in asked.units:
+        if ranges and unit < ranges[-1][1]:
+            raise InvalidInput(
+                f"Units of layer {asked.layer!r}: {unit} comes after {ranges[-1][1] - 1}: "
+                "expected ascending units, each of them once."
+            )
+        if ranges and unit == ranges[-1][1]:
+            ranges[-1] = (ranges[-1][0], unit + 1)
+        else:
+            ranges.append((unit, unit + 1))
+    return tuple(ranges)
+
+
+def _not_up(name: str, client: StageClient, error: Transient) -> Unavailable:
+    return Unavailable(
+        f"The {name} service at {client.pool.target} cannot be reached, and a job needs it: "
+        f"start it, then try again. ({error.message})"
+    )

@@ -1,0 +1,125 @@
+"""Finds what got lost: messages that never arrived, workers that went away with their work."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from dnd.errors import Internal
+from dnd.jobs import JobState
+from dnd_services.coordinator import states
+from dnd_services.coordinator.claiming import Row
+from dnd_services.coordinator.dispatcher import SILENT_BEATS
+from dnd_services.coordinator.models import (
+    SET_IN_FLIGHT,
+    WORK_IN_FLIGHT,
+    ImageSetRow,
+    WorkRow,
+)
+from dnd_services.coordinator.settings import CoordinatorSettings
+from dnd_services.coordinator.store import Store
+from dnd_services.coordinator.store.claims import move, read_rows
+from dnd_services.coordinator.store.counters import Tally
+from dnd_services.coordinator.store.leases import forget_replicas, read_capacity
+from dnd_services.coordinator.store.sets import end_sets
+from dnd_services.coordinator.store.steps import read_job
+from dnd_services.coordinator.writing import end_in_failure
+
+log = logging.getLogger(__name__)
+
+ALONE_AFTER_LOSSES = 2
+"""Work whose worker went away that often is dispatched singly from then on."""
+MAX_LOSSES = 5
+"""Work whose worker went away that often has failed: it is likely to be the cause."""
+
+
+class Reconciler:
+    """Sweeps the record now and then."""
+
+    def __init__(self, store: Store, settings: CoordinatorSettings) -> None:
+        self._store = store
+        self._settings = settings
+
+    def sweep(self) -> int:
+        """Puts lost work back to READY; answers how many rows."""
+        with self._store.reading() as session:
+            now = self._store.now(session)
+            lost = self._find_lost(session, now)
+        num_rows = 0
+        for table, rows in lost:
+            if rows:
+                with self._store.writing() as session:
+                    num_rows += self._put_back(session, table, [row.id for row in rows])
+        with self._store.writing() as session:
+            forget_replicas(session, now)
+        if num_rows:
+            log.warning("%d lost items are ready again", num_rows)
+        return num_rows
+
+    def _find_lost(
+        self, session: Session, now: float
+    ) -> list[tuple[type[WorkRow] | type[ImageSetRow], list[Row]]]:
+        works: list[Row] = list(session.scalars(select(WorkRow).where(WORK_IN_FLIGHT)))
+        sets: list[Row] = list(session.scalars(select(ImageSetRow).where(SET_IN_FLIGHT)))
+        capacity = read_capacity(session, now, SILENT_BEATS * self._settings.heartbeat_s)
+        running: defaultdict[str, set[str]] = defaultdict(set)
+        for row in (*works, *sets):
+            if row.state == states.RUNNING and row.lease_until >= now:
+                running[_stage_of(row)].add(row.task)
+        has_room = {stage for stage, num in capacity.items() if len(running[stage]) < num}
+
+        def is_lost(row: Row) -> bool:
+            if row.state == states.RUNNING:
+                return row.lease_until < now
+            # While all threads are busy a message may wait for as long as it takes.
+            return row.queued_at + self._settings.lease_s < now and _stage_of(row) in has_room
+
+        return [
+            (WorkRow, [row for row in works if is_lost(row)]),
+            (ImageSetRow, [row for row in sets if is_lost(row)]),
+        ]
+
+    def _put_back(
+        self, session: Session, table: type[WorkRow] | type[ImageSetRow], ids: Sequence[int]
+    ) -> int:
+        now = self._store.now(session)
+        tally = Tally(session)
+        doomed: list[Row] = []
+        num_rows = 0
+        for row in read_rows(session, table, ids).values():
+            if row.state == states.RUNNING and row.lease_until < now:
+                row.losses += 1
+                row.alone = row.alone or row.losses >= ALONE_AFTER_LOSSES
+                if row.losses >= MAX_LOSSES:
+                    doomed.append(row)
+                    continue
+            elif row.state != states.QUEUED or row.queued_at + self._settings.lease_s >= now:
+                continue
+            move(tally, row, states.READY)
+            num_rows += 1
+        self._give_up(session, tally, doomed, now)
+        tally.write()
+        return num_rows
+
+    def _give_up(self, session: Session, tally: Tally, doomed: Sequence[Row], now: float) -> None:
+        for row in doomed:
+            error = Internal(f"Its worker went away {row.losses} times while working on it.")
+            if isinstance(row, ImageSetRow):
+                row.state = states.FAILED
+                row.error = error.message
+                end_sets(session, tally, [row])
+                continue
+            job = read_job(session, row.job_id)
+            assert job is not None
+            if JobState(job.state).ended:
+                tally.move(row, states.CANCELLED)
+            else:
+                end_in_failure(session, tally, job, row.stage, [(row, error)], now)
+
+
+def _stage_of(row: Row) -> str:
+    return row.stage if isinstance(row, WorkRow) else "synthesize"

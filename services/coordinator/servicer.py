@@ -1,0 +1,310 @@
+"""The servicer of dnd.v1.CoordinatorService: validates, converts; the record decides."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.json_format import MessageToDict
+from sqlalchemy.orm import Session
+
+from dnd.clients import Services
+from dnd.convert import enum_member, to_message
+from dnd.errors import InvalidInput, NotFound
+from dnd.jobs import UnitState, spec_from_message
+from dnd.profiles import PROFILES
+from dnd.serving.inputs import check_count, request_context
+from dnd.types import Priority, RequestContext
+from dnd.v1 import activations_pb2, coordinator_pb2_grpc
+from dnd.v1 import coordinator_pb2 as pb2
+from dnd_services.coordinator import frozen, views
+from dnd_services.coordinator.dispatcher import SILENT_BEATS
+from dnd_services.coordinator.models import JobRow
+from dnd_services.coordinator.planning import Planner, estimate
+from dnd_services.coordinator.settings import CoordinatorSettings
+from dnd_services.coordinator.store import Store, jobs, reading
+from dnd_services.coordinator.store.health import read_times
+from dnd_services.coordinator.store.leases import read_capacity
+
+_WATCH_EVERY_S = 0.25
+_MAX_PAGE, _DEFAULT_PAGE = 1000, 100
+_UNIT_STATE = pb2.DESCRIPTOR.enum_types_by_name["UnitState"]
+_IMAGE_MARKS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
+
+T = TypeVar("T")
+GrpcContext: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
+    """Answers callers from the record; everything that blocks runs in threads.
+
+    Args:
+        nudge: Called when the dispatcher may have something new to do.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        services: Services,
+        settings: CoordinatorSettings,
+        nudge: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._services = services
+        self._settings = settings
+        self._nudge = nudge
+        self._planner = Planner(services, settings.freeze_s)
+
+    async def ListTargets(
+        self, request: pb2.ListTargetsRequest, context: GrpcContext
+    ) -> pb2.ListTargetsResponse:
+        client = self._services.for_context(request_context(request)).activations
+        models, probes = await asyncio.to_thread(client.list_models)
+        return pb2.ListTargetsResponse(models=models, probes=probes, profiles=list(PROFILES))
+
+    async def ListTargetLayers(
+        self, request: pb2.ListTargetLayersRequest, context: GrpcContext
+    ) -> pb2.ListTargetLayersResponse:
+        client = self._services.for_context(request_context(request)).activations
+        layers, _ = await asyncio.to_thread(client.list_layers, request.model)
+        return pb2.ListTargetLayersResponse(
+            layers=[to_message(layer, activations_pb2.LayerInfo) for layer in layers]
+        )
+
+    async def EstimateJob(
+        self, request: pb2.EstimateJobRequest, context: GrpcContext
+    ) -> pb2.EstimateJobResponse:
+        asked = request_context(request)
+        spec = spec_from_message(request.spec)
+        planned = await asyncio.to_thread(self._planner.plan, spec, asked)
+
+        def predict(session: Session) -> pb2.EstimateJobResponse:
+            capacity = read_capacity(session, self._store.now(session), self._silent_s)
+            answer = estimate(planned, read_times(session), capacity)
+            return to_message(answer, pb2.EstimateJobResponse)
+
+        return await self._read(predict)
+
+    async def CreateJob(
+        self, request: pb2.CreateJobRequest, context: GrpcContext
+    ) -> pb2.CreateJobResponse:
+        check_count("characters in its request_id", len(request.request_id), 1, 64)
+        job = await asyncio.to_thread(self._create, request)
+        self._nudge()
+        return pb2.CreateJobResponse(job=await self._job(job))
+
+    def _create(self, request: pb2.CreateJobRequest) -> JobRow:
+        asked = request_context(request)
+        body_hash = _hash_spec(request.spec)
+        with self._store.reading() as session:
+            known = jobs.find_request(session, asked.tenant, request.request_id, body_hash)
+        if known is not None:
+            return known
+        spec = spec_from_message(request.spec)
+        planned = self._planner.plan(spec, asked)
+        digests = self._planner.read_digests(planned, asked)
+        shard_images = planned.profile.index.shard_images
+        new = jobs.NewJob(
+            tenant=asked.tenant,
+            request_id=request.request_id,
+            body_hash=body_hash,
+            spec=request.spec.SerializeToString(),  # type: ignore[no-untyped-call]
+            profile=planned.profile.name,
+            is_batch=spec.priority is Priority.BATCH,
+            layers=planned.layers,
+            num_shards=-(-planned.probe_set.num_images // shard_images),
+            num_skipped_images=planned.probe_set.num_skipped,
+            frozen=frozen.freeze(
+                model=spec.model,
+                layers=[layer.layer for layer in planned.layers],
+                probe=spec.probe,
+                probe_set=planned.probe_set,
+                profile=planned.profile,
+                seed=spec.seed,
+                digests=digests,
+            ),
+        )
+        return jobs.create_job(self._store, new)
+
+    async def GetJob(self, request: pb2.GetJobRequest, context: GrpcContext) -> pb2.GetJobResponse:
+        return pb2.GetJobResponse(job=await self._find(request_context(request), request.job_id))
+
+    async def ListJobs(
+        self, request: pb2.ListJobsRequest, context: GrpcContext
+    ) -> pb2.ListJobsResponse:
+        asked = request_context(request)
+        size = _page_size(request.page_size)
+        before = str(_read_token(request.page_token, "jobs")) if request.page_token else ""
+
+        def page(session: Session) -> pb2.ListJobsResponse:
+            found = jobs.list_jobs(session, asked.tenant, before, size + 1)
+            more = len(found) > size
+            return pb2.ListJobsResponse(
+                jobs=[self._message(session, job) for job in found[:size]],
+                next_page_token=_make_token("jobs", found[size - 1].id) if more else "",
+            )
+
+        return await self._read(page)
+
+    async def WatchJob(
+        self, request: pb2.WatchJobRequest, context: GrpcContext
+    ) -> AsyncIterator[pb2.WatchJobResponse]:
+        asked = request_context(request)
+        last: pb2.Job | None = None
+        while True:
+            job = await self._find(asked, request.job_id)
+            if job != last:
+                yield pb2.WatchJobResponse(job=job)
+                last = job
+            if job.state not in (pb2.JOB_STATE_RUNNING, pb2.JOB_STATE_PAUSED):
+                return
+            request.job_id = job.id  # an empty id stood for the newest job when the call began
+            await asyncio.sleep(_WATCH_EVERY_S)
+
+    async def PauseJob(
+        self, request: pb2.PauseJobRequest, context: GrpcContext
+    ) -> pb2.PauseJobResponse:
+        job = await self._change(request, lambda session, row, now: jobs.pause_job(session, row))
+        return pb2.PauseJobResponse(job=job)
+
+    async def ResumeJob(
+        self, request: pb2.ResumeJobRequest, context: GrpcContext
+    ) -> pb2.ResumeJobResponse:
+        return pb2.ResumeJobResponse(job=await self._change(request, jobs.resume_job))
+
+    async def CancelJob(
+        self, request: pb2.CancelJobRequest, context: GrpcContext
+    ) -> pb2.CancelJobResponse:
+        return pb2.CancelJobResponse(job=await self._change(request, jobs.cancel_job))
+
+    async def RetryJob(
+        self, request: pb2.RetryJobRequest, context: GrpcContext
+    ) -> pb2.RetryJobResponse:
+        return pb2.RetryJobResponse(job=await self._change(request, jobs.retry_job))
+
+    async def GetUnit(
+        self, request: pb2.GetUnitRequest, context: GrpcContext
+    ) -> pb2.GetUnitResponse:
+        asked = request_context(request)
+
+        def unit(session: Session) -> pb2.UnitResult:
+            job = jobs.find_job(session, asked.tenant, request.job_id)
+            view = reading.find_unit(session, job, request.layer, request.unit)
+            return views.unit_message(job, view, self._services.artifacts, with_record=True)
+
+        return pb2.GetUnitResponse(unit=await self._read(unit))
+
+    async def ListLabels(
+        self, request: pb2.ListLabelsRequest, context: GrpcContext
+    ) -> pb2.ListLabelsResponse:
+        asked = request_context(request)
+        size = _page_size(request.page_size)
+        start = int(_read_token(request.page_token, "units")) if request.page_token else 0
+        state = enum_member(request.state, _UNIT_STATE, UnitState) if request.state else None
+
+        def page(session: Session) -> pb2.ListLabelsResponse:
+            job = jobs.find_job(session, asked.tenant, request.job_id)
+            found = reading.list_units(session, job, request.layer, state, start, size + 1)
+            artifacts = self._services.artifacts
+            return pb2.ListLabelsResponse(
+                units=[
+                    views.unit_message(job, view, artifacts, with_record=request.with_records)
+                    for view in found[:size]
+                ],
+                next_page_token=(
+                    _make_token("units", found[size].ordinal) if len(found) > size else ""
+                ),
+            )
+
+        return await self._read(page)
+
+    async def GetImages(
+        self, request: pb2.GetImagesRequest, context: GrpcContext
+    ) -> pb2.GetImagesResponse:
+        check_count("references", len(request.refs), 1, 64)
+        await self._find(request_context(request), request.job_id)
+
+        def images() -> list[bytes]:
+            return [self._read_image(ref) for ref in request.refs]
+
+        return pb2.GetImagesResponse(images=await asyncio.to_thread(images))
+
+    def _read_image(self, ref: str) -> bytes:
+        data = self._services.artifacts.get_bytes(ref)
+        if not data.startswith(_IMAGE_MARKS):  # indexes and records lie in the same store
+            raise NotFound(f"There is no image {ref}.")
+        return data
+
+    @property
+    def _silent_s(self) -> float:
+        return SILENT_BEATS * self._settings.heartbeat_s
+
+    async def _read(self, function: Callable[[Session], T]) -> T:
+        def run() -> T:
+            with self._store.reading() as session:
+                return function(session)
+
+        return await asyncio.to_thread(run)
+
+    async def _find(self, asked: RequestContext, job_id: str) -> pb2.Job:
+        return await self._read(
+            lambda session: self._message(session, jobs.find_job(session, asked.tenant, job_id))
+        )
+
+    async def _job(self, job: JobRow) -> pb2.Job:
+        return await self._read(
+            lambda session: self._message(session, session.get_one(JobRow, job.id))
+        )
+
+    def _message(self, session: Session, job: JobRow) -> pb2.Job:
+        now = self._store.now(session)
+        progress = reading.read_progress(session, job, now, self._silent_s)
+        return views.job_message(job, progress)
+
+    async def _change(
+        self, request: Any, function: Callable[[Session, JobRow, float], None]
+    ) -> pb2.Job:
+        asked = request_context(request)
+
+        def run() -> pb2.Job:
+            with self._store.writing() as session:
+                job = jobs.find_job(session, asked.tenant, request.job_id, lock=True)
+                function(session, job, self._store.now(session))
+                session.flush()
+                return self._message(session, job)
+
+        message = await asyncio.to_thread(run)
+        self._nudge()
+        return message
+
+
+def _hash_spec(spec: pb2.JobSpec) -> str:
+    """Hash of a specification, whatever the order of its overrides."""
+    text = json.dumps(MessageToDict(spec), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _page_size(size: int) -> int:
+    check_count("as its page_size", size, 0, _MAX_PAGE)
+    return size or _DEFAULT_PAGE
+
+
+def _make_token(kind: str, value: str | int) -> str:
+    return base64.urlsafe_b64encode(json.dumps([kind, value]).encode()).decode()
+
+
+def _read_token(token: str, kind: str) -> str | int:
+    try:
+        found, value = json.loads(base64.urlsafe_b64decode(token))
+        if found == kind and isinstance(value, (str, int)):
+            return value
+    except ValueError:
+        pass
+    raise InvalidInput(
+        f"page_token = {token[:40]!r}: expected the next_page_token of the page before."
+    )

@@ -1,0 +1,69 @@
+"""Counters per (job, name, state): what a job's progress is read from, and what its end is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from dnd_services.coordinator.models import Base, CounterRow, WorkRow
+from dnd_services.coordinator.states import counter_name
+
+UNIT = "unit"
+"""Counter of units by `dnd.jobs.UnitState`; the others are named by stage."""
+SETTLED = "SETTLED"
+"""State of the counter of units that ended at stage exemplars, as nothing is to be labelled."""
+
+
+class Tally:
+    """Collects the changes of one transaction and writes each counter once."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._deltas: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+
+    def add(self, job_id: str, name: str, state: str, num: int = 1) -> None:
+        """Counts `num` more things in a state."""
+        self._deltas[job_id, name, state] += num
+
+    def move(self, work: WorkRow, state: str) -> None:
+        """Sets the state of `work` and counts it there."""
+        name = counter_name(work.stage, work.scope)
+        self.add(work.job_id, name, work.state, -1)
+        self.add(work.job_id, name, state)
+        work.state = state
+
+    def write(self) -> None:
+        """Writes what was collected, in one order for all transactions, so that none deadlock."""
+        rows = [
+            {"job_id": job_id, "name": name, "state": state, "num": num}
+            for (job_id, name, state), num in sorted(self._deltas.items())
+            if num
+        ]
+        self._deltas.clear()
+        if rows:
+            statement = insert_into(self.session, CounterRow)
+            self.session.execute(
+                statement.on_conflict_do_update(
+                    index_elements=["job_id", "name", "state"],
+                    set_={"num": CounterRow.num + statement.excluded.num},
+                ),
+                rows,
+            )
+
+
+def insert_into(session: Session, table: type[Base]) -> Any:
+    """An INSERT that knows ON CONFLICT, in the dialect of the session's database."""
+    dialect = session.get_bind().dialect.name
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+
+
+def read_counters(session: Session, job_id: str) -> dict[str, dict[str, int]]:
+    """All counters of a job: name to state to number."""
+    counters: dict[str, dict[str, int]] = {}
+    for row in session.scalars(select(CounterRow).where(CounterRow.job_id == job_id)):
+        counters.setdefault(row.name, {})[row.state] = row.num
+    return counters

@@ -1,0 +1,93 @@
+"""The database behind the record: SQLite on one machine, PostgreSQL on a cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.orm import Session
+
+from dnd.errors import BadSetting
+
+_WRITES = "dnd_writes"
+
+
+class Store:
+    """Opens sessions on the record.
+
+    Args:
+        url: SQLAlchemy URL.
+        clock: The time for leases where the database has no clock of its own (SQLite), seconds.
+
+    Raises:
+        BadSetting: The URL is no database that can be opened.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
+        self.url = url
+        self._clock = clock
+        self.engine = _open(url)
+        self._writer = self.engine.execution_options(**{_WRITES: True})
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session on one consistent state of the record."""
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A session whose changes are one transaction, committed at the end of the block.
+
+        On SQLite it takes the write lock at once, so that what it reads cannot change before it
+        writes; on PostgreSQL rows are locked as they are read (`with_for_update`).
+        """
+        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def now(self, session: Session) -> float:
+        """Seconds since 1970 by the one clock that all leases go by."""
+        if self.is_sqlite:
+            return self._clock()
+        return float(session.scalar(select(func.extract("epoch", func.clock_timestamp()))))  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _open(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            if parsed.database in (None, "", ":memory:"):
+                raise BadSetting(f"DND_DATABASE = {url!r}: expected a file, sqlite:////data/x.db.")
+            engine = create_engine(
+                parsed, connect_args={"timeout": 30, "check_same_thread": False}, pool_size=20
+            )
+            event.listen(engine, "connect", _set_up_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+            return engine
+        return create_engine(parsed, pool_size=20, pool_pre_ping=True)
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        raise BadSetting(f"DND_DATABASE = {url!r}: {error}.") from None
+
+
+def _set_up_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = (
+        None  # transactions are begun by `_begin_sqlite`, not by the driver
+    )
+    for pragma in ("busy_timeout = 30000", "journal_mode = WAL", "synchronous = NORMAL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,269 @@
+"""Jobs as a whole: made once, held back, cancelled, run again."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from dnd.errors import AlreadyExists, FailedPrecondition, NotFound
+from dnd.jobs import JobState, UnitState
+from dnd_services.coordinator import states
+from dnd_services.coordinator.models import JobLayerRow, JobRow, UnitRow, WorkRow
+from dnd_services.coordinator.store.counters import UNIT, Tally
+from dnd_services.coordinator.store.engine import Store
+from dnd_services.coordinator.store.health import probe_soon
+from dnd_services.coordinator.store.sets import drop_waits, reopen_sets
+
+
+@dataclass(frozen=True)
+class NewLayer:
+    """A layer of a new job: its units as [first, after last] pairs."""
+
+    layer: str
+    ranges: tuple[tuple[int, int], ...]
+
+    @property
+    def num_units(self) -> int:
+        return sum(stop - start for start, stop in self.ranges)
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """All that a job is made from; nothing of it grows with the number of units."""
+
+    tenant: str
+    request_id: str
+    body_hash: str
+    spec: bytes
+    profile: str
+    is_batch: bool
+    layers: tuple[NewLayer, ...]
+    num_shards: int
+    num_skipped_images: int
+    frozen: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_units(self) -> int:
+        return sum(layer.num_units for layer in self.layers)
+
+
+def find_request(session: Session, tenant: str, request_id: str, body_hash: str) -> JobRow | None:
+    """The job that a request has made already.
+
+    Raises:
+        AlreadyExists: The request id belongs to another specification.
+    """
+    job = session.scalars(
+        select(JobRow).where(JobRow.tenant == tenant, JobRow.request_id == request_id)
+    ).one_or_none()
+    if job is not None and job.body_hash != body_hash:
+        raise AlreadyExists(
+            f"The request id {request_id!r} belongs to job {job.id}, which has another "
+            "specification: send the same specification again, or choose a new request id."
+        )
+    return job
+
+
+def create_job(store: Store, new: NewJob) -> JobRow:
+    """Makes a job and its shards; the same request twice gives the same job.
+
+    Raises:
+        AlreadyExists: The request id belongs to another specification.
+    """
+    try:
+        with store.writing() as session:
+            job = find_request(session, new.tenant, new.request_id, new.body_hash)
+            return job or _insert(session, new, store.now(session))
+    except IntegrityError:  # another process was faster with the same request
+        with store.reading() as session:
+            job = find_request(session, new.tenant, new.request_id, new.body_hash)
+            if job is None:
+                raise
+            return job
+
+
+def _insert(session: Session, new: NewJob, now: float) -> JobRow:
+    job = JobRow(
+        id=f"{int(now * 1000):011x}{secrets.token_hex(3)}",  # sorts by time
+        tenant=new.tenant,
+        request_id=new.request_id,
+        body_hash=new.body_hash,
+        spec=new.spec,
+        frozen=new.frozen,
+        profile=new.profile,
+        is_batch=new.is_batch,
+        state=JobState.RUNNING.value,
+        num_units=new.num_units,
+        num_shards=new.num_shards,
+        num_skipped_images=new.num_skipped_images,
+        created_at=now,
+    )
+    session.add(job)
+    tally = Tally(session)
+    first = 0
+    for place, layer in enumerate(new.layers):
+        session.add(
+            JobLayerRow(
+                job_id=job.id,
+                place=place,
+                layer=layer.layer,
+                ranges=[list(pair) for pair in layer.ranges],
+                num_units=layer.num_units,
+                first_ordinal=first,
+            )
+        )
+        first += layer.num_units
+    shards = [("index", states.SHARD, n, states.READY, 0) for n in range(new.num_shards)]
+    merge = [("index", states.MERGE, 0, states.BLOCKED, new.num_shards)]
+    layers = [("score", states.LAYER, n, states.BLOCKED, 1) for n in range(len(new.layers))]
+    for stage, scope, ordinal, state, blockers in (*shards, *merge, *layers):
+        session.add(
+            WorkRow(
+                job_id=job.id,
+                stage=stage,
+                scope=scope,
+                ordinal=ordinal,
+                state=state,
+                blockers=blockers,
+            )
+        )
+        tally.add(job.id, states.counter_name(stage, scope), state)
+    tally.write()
+    return job
+
+
+def find_job(session: Session, tenant: str, job_id: str, *, lock: bool = False) -> JobRow:
+    """A job of a tenant; the newest one for an empty id.
+
+    Raises:
+        NotFound: There is no such job.
+    """
+    statement = select(JobRow).where(JobRow.tenant == tenant).order_by(JobRow.id.desc()).limit(1)
+    if job_id:
+        statement = statement.where(JobRow.id == job_id)
+    if lock:
+        statement = statement.with_for_update()
+    job = session.scalars(statement).one_or_none()
+    if job is None:
+        raise NotFound(
+            f"There is no job {job_id!r}: `dnd jobs` lists what there is."
+            if job_id
+            else "There is no job yet."
+        )
+    return job
+
+
+def list_jobs(session: Session, tenant: str, before: str, limit: int) -> list[JobRow]:
+    """Jobs of a tenant, newest first, older than the id `before` if there is one."""
+    statement = select(JobRow).where(JobRow.tenant == tenant)
+    if before:
+        statement = statement.where(JobRow.id < before)
+    return list(session.scalars(statement.order_by(JobRow.id.desc()).limit(limit)))
+
+
+def pause_job(session: Session, job: JobRow) -> None:
+    """No new work starts. Raises FailedPrecondition for a job that has ended."""
+    _expect(job, "paused", JobState.RUNNING, JobState.PAUSED)
+    job.state = JobState.PAUSED.value
+
+
+def resume_job(session: Session, job: JobRow, now: float) -> None:
+    """Goes on, and looks at once whether stages that were held back work again."""
+    _expect(job, "resumed", JobState.RUNNING, JobState.PAUSED)
+    job.state = JobState.RUNNING.value
+    probe_soon(session, job.id, now)
+
+
+def cancel_job(session: Session, job: JobRow, now: float) -> None:
+    """Ends a job for good: one flag; what its units are then is read from it."""
+    if job.state == JobState.CANCELLED.value:
+        return
+    _expect(job, "cancelled", JobState.RUNNING, JobState.PAUSED)
+    job.state = JobState.CANCELLED.value
+    job.ended_at = now
+    drop_waits(session, job.id)
+
+
+def retry_job(session: Session, job: JobRow, now: float) -> None:
+    """Runs what has failed again, from the stage where it failed.
+
+    Raises:
+        FailedPrecondition: The job has not ended, was cancelled, or nothing of it has failed.
+    """
+    _expect(job, "tried again", JobState.COMPLETED, JobState.FAILED)
+    failed = list(
+        session.scalars(
+            select(WorkRow)
+            .where(WorkRow.job_id == job.id, WorkRow.state == states.FAILED)
+            .order_by(WorkRow.id)
+            .with_for_update()
+        )
+    )
+    if not failed:
+        raise FailedPrecondition(f"Nothing of job {job.id} has failed: there is nothing to retry.")
+    tally = Tally(session)
+    of_units = [work for work in failed if work.scope == states.UNITS]
+    units = _reopen_units(session, tally, job, [work.ordinal for work in of_units])
+    waits = reopen_sets(
+        session,
+        tally,
+        job.id,
+        {w.ordinal: units[w.ordinal].set_ids for w in of_units if w.stage == "score"},
+    )
+    for work in failed:
+        work.blockers = waits.get(work.ordinal, 0) if work.scope == states.UNITS else 0
+        tally.move(work, states.BLOCKED if work.blockers else states.READY)
+        work.attempts = work.losses = 0
+        work.not_before = 0.0
+        work.error = ""
+    if of_units:
+        _block_comparisons(session, tally, job.id)
+    tally.write()
+    job.state = JobState.RUNNING.value
+    job.error = ""
+    job.ended_at = 0.0
+    probe_soon(session, job.id, now)
+
+
+def _reopen_units(
+    session: Session, tally: Tally, job: JobRow, ordinals: Sequence[int]
+) -> dict[int, UnitRow]:
+    units = {}
+    for start in range(0, len(ordinals), 500):
+        for unit in session.scalars(
+            select(UnitRow).where(
+                UnitRow.job_id == job.id, UnitRow.ordinal.in_(ordinals[start : start + 500])
+            )
+        ):
+            units[unit.ordinal] = unit
+            tally.add(job.id, UNIT, unit.state, -1)
+            tally.add(job.id, UNIT, UnitState.PENDING.value)
+            unit.state = UnitState.PENDING.value
+            unit.error = ""
+    job.num_ended -= len(units)
+    return units
+
+
+def _block_comparisons(session: Session, tally: Tally, job_id: str) -> None:
+    """The labels change, so they are compared again after the last unit."""
+    for work in session.scalars(
+        select(WorkRow).where(
+            WorkRow.job_id == job_id, WorkRow.stage == "score", WorkRow.scope == states.LAYER
+        )
+    ):
+        tally.move(work, states.BLOCKED)
+        work.attempts = work.losses = 0
+
+
+def _expect(job: JobRow, what: str, *allowed: JobState) -> None:
+    if job.state not in [state.value for state in allowed]:
+        raise FailedPrecondition(
+            f"Job {job.id} is {job.state} and cannot be {what}: expected it to be "
+            f"{' or '.join(state.value for state in allowed)}."
+        )

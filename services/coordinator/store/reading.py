@@ -1,0 +1,241 @@
+"""What callers see of a job: its progress, and its units in order, with or without rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from dnd.errors import NotFound
+from dnd.jobs import STAGES, JobState, StageCount, UnitState
+from dnd_services.coordinator import states
+from dnd_services.coordinator.models import CounterRow, JobLayerRow, JobRow, UnitRow
+from dnd_services.coordinator.store.counters import SETTLED, UNIT, read_counters
+from dnd_services.coordinator.store.health import ALL_JOBS, read_pauses, read_times
+from dnd_services.coordinator.store.leases import read_capacity
+from dnd_services.coordinator.store.rows import ordinal_of, units_between
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is.
+
+    Attributes:
+        units: Units by state; those without rows are counted too.
+        stages: One for each stage, in order.
+        pause_reason: Why it, or one of its stages, is held back.
+    """
+
+    units: dict[UnitState, int]
+    stages: tuple[StageCount, ...]
+    pause_reason: str
+
+
+@dataclass(frozen=True)
+class UnitView:
+    """A unit of a job; `row` is None while nothing has been written about it."""
+
+    layer: str
+    unit: int
+    ordinal: int
+    state: UnitState
+    row: UnitRow | None
+
+
+def read_progress(session: Session, job: JobRow, now: float, silent_s: float) -> Progress:
+    """How far a job is, from its counters alone."""
+    counters = read_counters(session, job.id)
+    units = {UnitState(state): num for state, num in counters.get(UNIT, {}).items() if num}
+    pending = job.num_units - sum(n for s, n in units.items() if s is not UnitState.PENDING)
+    units.pop(UnitState.PENDING, None)
+    if pending:
+        unended = _state_of_unended(job)
+        units[unended] = units.get(unended, 0) + pending
+    times = read_times(session)
+    return Progress(
+        units={state: units[state] for state in UnitState if units.get(state)},
+        stages=tuple(_count_stages(job, counters, times)),
+        pause_reason=_why_held_back(session, job, counters, now, silent_s),
+    )
+
+
+def _count_stages(
+    job: JobRow, counters: dict[str, dict[str, int]], times: dict[tuple[str, str], float]
+) -> Iterator[StageCount]:
+    ended = JobState(job.state).ended
+    expected = max(job.num_live, 0)
+    num_summarised = counters.get("summarize", {}).get(states.DONE, 0)
+    expected_at = {"index": job.num_shards}
+    for stage in ("exemplars", "caption", "summarize"):
+        expected_at[stage] = expected
+        here = counters.get(stage, {})
+        expected -= here.get(states.FAILED, 0) + here.get(SETTLED, 0)
+    expected_at["score"] = expected
+    drawings = sum(counters.get("synthesize", {}).values())
+    to_summarise = expected_at["summarize"] - counters.get("summarize", {}).get(states.FAILED, 0)
+    expected_at["synthesize"] = (
+        round(drawings * to_summarise / num_summarised) if num_summarised else 0
+    )
+    for stage in STAGES:
+        here = counters.get(stage, {})
+        yield StageCount(
+            stage=stage,
+            num_done=here.get(states.DONE, 0),
+            num_open=0 if ended else sum(here.get(state, 0) for state in states.OPEN),
+            num_failed=here.get(states.FAILED, 0),
+            num_total=expected_at[stage],
+            item_s=times.get((stage, job.profile), 0.0),
+        )
+
+
+def _why_held_back(
+    session: Session,
+    job: JobRow,
+    counters: dict[str, dict[str, int]],
+    now: float,
+    silent_s: float,
+) -> str:
+    if JobState(job.state).ended:
+        return ""
+    reasons = ["Paused by its owner."] if job.state == JobState.PAUSED.value else []
+    for pause in read_pauses(session):
+        if pause.job_id in (ALL_JOBS, job.id):
+            wait_s = max(pause.probe_at - now, 0.0)
+            reasons.append(
+                f"Stage {pause.stage} is held back: {pause.reason} (next try in {wait_s:.0f} s)"
+            )
+    capacity = read_capacity(session, now, silent_s)
+    for stage in STAGES:
+        waiting = any(
+            counters.get(name, {}).get(states.READY, 0) > 0
+            for name in (stage, f"{stage}:{states.MERGE}", f"{stage}:{states.LAYER}")
+        )
+        if waiting and not capacity.get(stage):
+            reasons.append(f"No worker of stage {stage} is running.")
+    return " ".join(reasons)
+
+
+def read_backlog(session: Session) -> dict[str, float]:
+    """Estimated seconds of work that waits or is under way, by stage: what scaling goes by."""
+    times = read_times(session)
+    running = select(JobRow.id, JobRow.profile).where(JobRow.state == JobState.RUNNING.value)
+    profiles = {row.id: row.profile for row in session.execute(running)}
+    backlog = dict.fromkeys(STAGES, 0.0)
+    statement = select(CounterRow).where(
+        CounterRow.job_id.in_(list(profiles)), CounterRow.state.in_(states.OPEN)
+    )
+    for row in session.scalars(statement):
+        stage = row.name.split(":")[0]
+        backlog[stage] += row.num * times.get((stage, profiles[row.job_id]), 0.0)
+    return backlog
+
+
+def _state_of_unended(job: JobRow) -> UnitState:
+    """What a unit is that has not ended, given its job: cancelling a job is one flag."""
+    if job.state == JobState.CANCELLED.value:
+        return UnitState.CANCELLED
+    return UnitState.FAILED if job.state == JobState.FAILED.value else UnitState.PENDING
+
+
+def read_layers(session: Session, job_id: str) -> list[JobLayerRow]:
+    """The layers of a job, in its order."""
+    statement = select(JobLayerRow).where(JobLayerRow.job_id == job_id).order_by(JobLayerRow.place)
+    return list(session.scalars(statement))
+
+
+def find_unit(session: Session, job: JobRow, layer_path: str, unit: int) -> UnitView:
+    """One unit.
+
+    Raises:
+        NotFound: The job does not have it.
+    """
+    layers = read_layers(session, job.id)
+    layer = next((one for one in layers if one.layer == layer_path), None)
+    if layer is None:
+        names = ", ".join(one.layer for one in layers)
+        raise NotFound(f"Job {job.id} has no layer {layer_path!r}: its layers are {names}.")
+    ordinal = ordinal_of(layer, unit)
+    if ordinal is None:
+        raise NotFound(f"Job {job.id} has no unit {unit} of layer {layer_path!r}.")
+    return _view(job, layer, unit, ordinal, session.get(UnitRow, (job.id, ordinal)))
+
+
+def list_units(
+    session: Session,
+    job: JobRow,
+    layer_path: str,
+    state: UnitState | None,
+    start: int,
+    limit: int,
+) -> list[UnitView]:
+    """Units from ordinal `start` on, in the job's order, of one layer and state or of all.
+
+    Raises:
+        NotFound: The job does not have the layer.
+    """
+    layers = read_layers(session, job.id)
+    chosen = [one for one in layers if not layer_path or one.layer == layer_path]
+    if not chosen:
+        names = ", ".join(one.layer for one in layers)
+        raise NotFound(f"Job {job.id} has no layer {layer_path!r}: its layers are {names}.")
+    views: list[UnitView] = []
+    for layer in chosen:
+        first = max(start, layer.first_ordinal)
+        views += _units_of_layer(session, job, layer, state, first, limit - len(views))
+        if len(views) >= limit:
+            break
+    return views
+
+
+def _units_of_layer(
+    session: Session,
+    job: JobRow,
+    layer: JobLayerRow,
+    state: UnitState | None,
+    first: int,
+    limit: int,
+) -> list[UnitView]:
+    last = layer.first_ordinal + layer.num_units
+    written_until = min(max(job.next_ordinal, first), last)
+    rows = _rows_between(session, job, state, first, written_until, limit)
+    by_ordinal = {row.ordinal: row for row in rows}
+    views = []
+    if rows:
+        for ordinal, unit in units_between(layer, rows[0].ordinal, rows[-1].ordinal + 1):
+            if ordinal in by_ordinal:
+                views.append(_view(job, layer, unit, ordinal, by_ordinal[ordinal]))
+    if state in (None, _state_of_unended(job)) and len(views) < limit:
+        stop = min(last, written_until + limit - len(views))
+        for ordinal, unit in units_between(layer, written_until, stop):
+            views.append(_view(job, layer, unit, ordinal, None))
+    return views
+
+
+def _rows_between(
+    session: Session, job: JobRow, state: UnitState | None, first: int, last: int, limit: int
+) -> Sequence[UnitRow]:
+    statement = (
+        select(UnitRow)
+        .where(UnitRow.job_id == job.id, UnitRow.ordinal >= first, UnitRow.ordinal < last)
+        .order_by(UnitRow.ordinal)
+        .limit(limit)
+    )
+    if state is not None:
+        stored = {state.value}
+        if state is _state_of_unended(job):
+            stored.add(UnitState.PENDING.value)
+        elif state is UnitState.PENDING:
+            return []
+        statement = statement.where(UnitRow.state.in_(sorted(stored)))
+    return session.scalars(statement).all()
+
+
+def _view(
+    job: JobRow, layer: JobLayerRow, unit: int, ordinal: int, row: UnitRow | None
+) -> UnitView:
+    state = UnitState.PENDING if row is None else UnitState(row.state)
+    if state is UnitState.PENDING:
+        state = _state_of_unended(job)
+    return UnitView(layer.layer, unit, ordinal, state, row)

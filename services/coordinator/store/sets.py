@@ -1,0 +1,235 @@
+"""Image sets: what must be drawn, once for all units and jobs that ask for it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from dnd_services.coordinator import states
+from dnd_services.coordinator.models import (
+    JOB_SET_OPEN,
+    ImageSetRow,
+    JobRow,
+    JobSetRow,
+    SetWaitRow,
+    WorkRow,
+)
+from dnd_services.coordinator.store.counters import Tally, insert_into
+
+_ROWS_PER_STATEMENT = 500
+
+
+@dataclass(frozen=True)
+class Need:
+    """One image set that a unit needs.
+
+    Attributes:
+        key: Key of the set in the record.
+        prompt: What is to be drawn.
+    """
+
+    key: str
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a unit waits for.
+
+    Attributes:
+        set_ids: Its image sets, in the order of its needs.
+        num_open: How many of them have not ended.
+    """
+
+    set_ids: tuple[int, ...]
+    num_open: int
+
+
+def ask_for_sets(
+    session: Session, tally: Tally, job_id: str, needs: Mapping[int, Sequence[Need]]
+) -> dict[int, Asked]:
+    """Makes sure that the sets of some units (ordinal to needs) exist or will exist.
+
+    A set that has failed is drawn again when another job asks for it; the job for which it failed
+    goes on without it, so that its result does not depend on who asked when.
+    """
+    prompts = {need.key: need.prompt for some in needs.values() for need in some}
+    if not prompts:
+        return {ordinal: Asked((), 0) for ordinal in needs}
+    session.execute(
+        insert_into(session, ImageSetRow).on_conflict_do_nothing(index_elements=["key"]),
+        [
+            {"key": key, "prompt": prompt, "state": states.READY}
+            for key, prompt in sorted(prompts.items())
+        ],
+    )
+    rows = {
+        row.key: row
+        for row in session.scalars(
+            select(ImageSetRow)
+            .where(ImageSetRow.key.in_(list(prompts)))
+            .order_by(ImageSetRow.id)
+            .with_for_update()
+        )
+    }
+    known = {
+        row.set_id: row
+        for row in session.scalars(
+            select(JobSetRow).where(
+                JobSetRow.job_id == job_id, JobSetRow.set_id.in_([r.id for r in rows.values()])
+            )
+        )
+    }
+    open_ids = set()
+    for row in rows.values():
+        if row.id in known:
+            if known[row.id].is_open:
+                open_ids.add(row.id)
+            continue
+        if row.state == states.FAILED:
+            start_again(row)
+        is_open = row.state not in states.ENDED
+        if is_open:
+            open_ids.add(row.id)
+        session.add(JobSetRow(job_id=job_id, set_id=row.id, key=row.key, is_open=is_open))
+        tally.add(job_id, "synthesize", states.READY if is_open else row.state)
+
+    asked = {}
+    for ordinal, some in needs.items():
+        ids = tuple(rows[need.key].id for need in some)
+        waits = open_ids.intersection(ids)
+        session.add_all(SetWaitRow(set_id=i, job_id=job_id, ordinal=ordinal) for i in waits)
+        asked[ordinal] = Asked(ids, len(waits))
+    return asked
+
+
+def start_again(row: ImageSetRow) -> None:
+    """A failed set gets all its attempts again; its old error stays until it is drawn."""
+    row.state = states.READY
+    row.attempts = row.losses = 0
+    row.not_before = 0.0
+
+
+def end_sets(session: Session, tally: Tally, sets: Iterable[ImageSetRow]) -> None:
+    """Tells the jobs and units that waited for `sets` that these have ended."""
+    by_id = {row.id: row for row in sets}
+    if not by_id:
+        return
+    for pair in session.scalars(
+        select(JobSetRow).where(JobSetRow.set_id.in_(list(by_id)), JOB_SET_OPEN)
+    ):
+        pair.is_open = False
+        tally.add(pair.job_id, "synthesize", states.READY, -1)
+        tally.add(pair.job_id, "synthesize", by_id[pair.set_id].state)
+
+    waiting: defaultdict[str, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
+    found = select(SetWaitRow.job_id, SetWaitRow.ordinal).where(SetWaitRow.set_id.in_(list(by_id)))
+    for job_id, ordinal in session.execute(found):
+        waiting[job_id][ordinal] += 1
+    session.execute(delete(SetWaitRow).where(SetWaitRow.set_id.in_(list(by_id))))
+    for job_id, ordinals in sorted(waiting.items()):
+        _unblock(session, tally, job_id, ordinals)
+
+
+def _unblock(session: Session, tally: Tally, job_id: str, ordinals: Mapping[int, int]) -> None:
+    """Takes ended sets off the scores that wait for them: at none left, a score is READY."""
+    places = iter(sorted(ordinals))
+    while some := list(islice(places, _ROWS_PER_STATEMENT)):
+        for work in session.scalars(
+            select(WorkRow)
+            .where(
+                WorkRow.job_id == job_id,
+                WorkRow.stage == "score",
+                WorkRow.scope == states.UNITS,
+                WorkRow.ordinal.in_(some),
+            )
+            .order_by(WorkRow.id)
+            .with_for_update()
+        ):
+            work.blockers -= ordinals[work.ordinal]
+            if work.blockers <= 0 and work.state == states.BLOCKED:
+                tally.move(work, states.READY)
+
+
+def reopen_sets(
+    session: Session, tally: Tally, job_id: str, set_ids: Mapping[int, Sequence[int]]
+) -> dict[int, int]:
+    """Draws failed sets of some units (ordinal to ids) again; for each, how many it waits for."""
+    ids = sorted({i for some in set_ids.values() for i in some})
+    failed = {
+        row.id: row
+        for row in session.scalars(
+            select(ImageSetRow)
+            .where(ImageSetRow.id.in_(ids), ImageSetRow.state != states.DONE)
+            .order_by(ImageSetRow.id)
+            .with_for_update()
+        )
+    }
+    for row in failed.values():
+        if row.state == states.FAILED:
+            start_again(row)
+    for pair in session.scalars(
+        select(JobSetRow).where(JobSetRow.job_id == job_id, JobSetRow.set_id.in_(list(failed)))
+    ):
+        if not pair.is_open:
+            pair.is_open = True
+            tally.add(job_id, "synthesize", states.FAILED, -1)
+            tally.add(job_id, "synthesize", states.READY)
+    waits = {ordinal: set(some).intersection(failed) for ordinal, some in set_ids.items()}
+    for ordinal, some in waits.items():
+        session.add_all(SetWaitRow(set_id=i, job_id=job_id, ordinal=ordinal) for i in some)
+    return {ordinal: len(some) for ordinal, some in waits.items()}
+
+
+def ready_sets(session: Session, job_id: str, now: float, limit: int) -> list[ImageSetRow]:
+    """Sets that a job waits for and that can be handed out, oldest first."""
+    statement = (
+        select(ImageSetRow)
+        .join(JobSetRow, JobSetRow.set_id == ImageSetRow.id)
+        .where(
+            JobSetRow.job_id == job_id,
+            JOB_SET_OPEN,
+            ImageSetRow.state == states.READY,
+            ImageSetRow.not_before <= now,
+        )
+        .order_by(ImageSetRow.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=ImageSetRow)
+    )
+    return list(session.scalars(statement))
+
+
+def find_askers(session: Session, set_ids: Sequence[int]) -> dict[int, JobRow]:
+    """For each set the most urgent running job that waits for it, if there is one."""
+    statement = (
+        select(JobSetRow.set_id, JobRow)
+        .join(JobRow, JobRow.id == JobSetRow.job_id)
+        .where(JobSetRow.set_id.in_(list(set_ids)), JOB_SET_OPEN, JobRow.state == "running")
+        .order_by(JobRow.is_batch.desc(), JobRow.id.desc())
+    )
+    return {row[0]: row[1] for row in session.execute(statement)}
+
+
+def sample_sets(session: Session, job_id: str, limit: int) -> list[ImageSetRow]:
+    """Drawn sets of a job, those with the smallest keys."""
+    statement = (
+        select(ImageSetRow)
+        .join(JobSetRow, JobSetRow.set_id == ImageSetRow.id)
+        .where(JobSetRow.job_id == job_id, ImageSetRow.state == states.DONE)
+        .order_by(JobSetRow.key)
+        .limit(limit)
+    )
+    return list(session.scalars(statement))
+
+
+def drop_waits(session: Session, job_id: str) -> None:
+    """A job that has ended waits for nothing."""
+    session.execute(delete(SetWaitRow).where(SetWaitRow.job_id == job_id))
+    session.execute(
+        update(JobSetRow).where(JobSetRow.job_id == job_id, JOB_SET_OPEN).values(is_open=False)
+    )

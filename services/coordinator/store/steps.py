@@ -1,0 +1,232 @@
+"""What follows when a piece of work has ended: the next stage, the unit's end, the job's end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from dnd.jobs import JobState, UnitState
+from dnd_services.coordinator import states
+from dnd_services.coordinator.models import JobLayerRow, JobRow, UnitRow, WorkRow
+from dnd_services.coordinator.store.counters import SETTLED, UNIT, Tally, read_counters
+from dnd_services.coordinator.store.sets import Need, ask_for_sets, drop_waits
+
+
+@dataclass(frozen=True)
+class UnitStep:
+    """A stage of a unit that has ended well.
+
+    Attributes:
+        output_ref: What it gave, an artifact.
+        settled: The unit's state if it ends here, else None.
+        labels: Labels, best first, if it ends labelled.
+        needs: Image sets to be drawn before the unit is scored.
+        other_timings: Seconds of stages that the unit shares with others.
+    """
+
+    output_ref: str
+    settled: UnitState | None = None
+    labels: tuple[str, ...] = ()
+    needs: tuple[Need, ...] = ()
+    other_timings: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class MergedLayer:
+    """The index of one layer: its place in the job, its artifacts, its live units asked for."""
+
+    place: int
+    index_ref: str
+    activities_ref: str
+    num_live: int
+
+
+def read_job(session: Session, job_id: str) -> JobRow | None:
+    """A job, locked until the end of the transaction where the database locks rows."""
+    return session.get(JobRow, job_id, with_for_update=True)
+
+
+def read_units(session: Session, job_id: str, ordinals: Sequence[int]) -> dict[int, UnitRow]:
+    """Units of a job by ordinal."""
+    statement = (
+        select(UnitRow)
+        .where(UnitRow.job_id == job_id, UnitRow.ordinal.in_(list(ordinals)))
+        .order_by(UnitRow.ordinal)
+    )
+    return {row.ordinal: row for row in session.scalars(statement)}
+
+
+def finish_units(
+    session: Session,
+    tally: Tally,
+    job: JobRow,
+    units: dict[int, UnitRow],
+    steps: Sequence[tuple[WorkRow, UnitStep]],
+    item_s: float,
+    now: float,
+) -> None:
+    """Writes what one stage gave for some units of a job, and makes their next stage ready.
+
+    Args:
+        item_s: What each of them took, seconds.
+    """
+    asked = ask_for_sets(
+        session, tally, job.id, {work.ordinal: step.needs for work, step in steps if step.needs}
+    )
+    for work, step in steps:
+        unit = units[work.ordinal]
+        tally.move(work, states.DONE)
+        unit.outputs = {**unit.outputs, work.stage: step.output_ref}
+        unit.timings = {**unit.timings, work.stage: item_s, **dict(step.other_timings)}
+        following = states.NEXT_STAGE[work.stage]
+        if step.settled is not None:
+            unit.labels = list(step.labels)
+            unit.error = ""
+            if following:
+                tally.add(job.id, work.stage, SETTLED)
+            end_unit(tally, job, unit, step.settled)
+            continue
+        assert following, f"stage {work.stage} settles every unit"
+        unit.stage = following
+        waits = asked.get(work.ordinal)
+        if waits:
+            unit.set_ids = list(waits.set_ids)
+        add_unit_work(
+            session, tally, job.id, following, work.ordinal, waits.num_open if waits else 0
+        )
+    end_job_if_done(session, tally, job, now)
+
+
+def fail_unit(tally: Tally, job: JobRow, unit: UnitRow, work: WorkRow, error: str) -> None:
+    """A unit whose work has failed for good. Call `end_job_if_done` after the last one."""
+    tally.move(work, states.FAILED)
+    work.error = error
+    unit.error = error
+    unit.stage = work.stage
+    end_unit(tally, job, unit, UnitState.FAILED)
+
+
+def add_unit_work(
+    session: Session, tally: Tally, job_id: str, stage: str, ordinal: int, blockers: int = 0
+) -> None:
+    """A stage of a unit, READY unless something blocks it."""
+    state = states.BLOCKED if blockers else states.READY
+    session.add(
+        WorkRow(
+            job_id=job_id,
+            stage=stage,
+            scope=states.UNITS,
+            ordinal=ordinal,
+            state=state,
+            blockers=blockers,
+        )
+    )
+    tally.add(job_id, stage, state)
+
+
+def end_unit(tally: Tally, job: JobRow, unit: UnitRow, state: UnitState) -> None:
+    """Counts a unit as ended."""
+    tally.add(job.id, UNIT, unit.state, -1)
+    tally.add(job.id, UNIT, state.value)
+    unit.state = state.value
+    if state is not UnitState.FAILED:
+        unit.stage = ""
+    job.num_ended += 1
+
+
+def finish_shard(session: Session, tally: Tally, work: WorkRow, shard_ref: str) -> None:
+    """A shard of the index is there; after the last one they can be merged."""
+    tally.move(work, states.DONE)
+    work.output = shard_ref
+    merge = session.scalars(
+        select(WorkRow)
+        .where(
+            WorkRow.job_id == work.job_id,
+            WorkRow.stage == "index",
+            WorkRow.scope == states.MERGE,
+        )
+        .with_for_update()
+    ).one()
+    merge.blockers -= 1
+    if merge.blockers <= 0 and merge.state == states.BLOCKED:
+        tally.move(merge, states.READY)
+
+
+def finish_merge(
+    session: Session, tally: Tally, job: JobRow, work: WorkRow, layers: Sequence[MergedLayer]
+) -> None:
+    """The index is there: from now on the dispatcher writes the units' rows."""
+    tally.move(work, states.DONE)
+    for merged in layers:
+        row = session.get_one(JobLayerRow, (job.id, merged.place))
+        row.index_ref = merged.index_ref
+        row.activities_ref = merged.activities_ref
+    job.num_live = sum(merged.num_live for merged in layers)
+
+
+def fail_job(session: Session, job: JobRow, error: str, now: float) -> None:
+    """Nothing of the job can be labelled."""
+    job.state = JobState.FAILED.value
+    job.error = error
+    job.ended_at = now
+    drop_waits(session, job.id)
+
+
+def end_job_if_done(session: Session, tally: Tally, job: JobRow, now: float) -> None:
+    """A job's end is a count: after the last unit its layers are compared, then it is over."""
+    tally.write()
+    if job.state not in (JobState.RUNNING.value, JobState.PAUSED.value):
+        return
+    if job.num_ended < job.num_units:
+        return
+    comparisons = list(
+        session.scalars(
+            select(WorkRow)
+            .where(
+                WorkRow.job_id == job.id,
+                WorkRow.stage == "score",
+                WorkRow.scope == states.LAYER,
+            )
+            .order_by(WorkRow.id)
+            .with_for_update()
+        )
+    )
+    for work in comparisons:
+        if work.state == states.BLOCKED:
+            labelled = _num_labelled(session, job.id, work.ordinal)
+            tally.move(work, states.READY if labelled else states.SKIPPED)
+    tally.write()
+    if all(work.state in states.ENDED for work in comparisons):
+        _end_job(session, job, now)
+
+
+def _num_labelled(session: Session, job_id: str, place: int) -> int:
+    """Labelled units of a layer; units that are settled without a label have no output of score."""
+    layer = session.get_one(JobLayerRow, (job_id, place))
+    statement = select(func.count()).where(
+        WorkRow.job_id == job_id,
+        WorkRow.stage == "score",
+        WorkRow.scope == states.UNITS,
+        WorkRow.state == states.DONE,
+        WorkRow.ordinal >= layer.first_ordinal,
+        WorkRow.ordinal < layer.first_ordinal + layer.num_units,
+    )
+    return session.scalar(statement) or 0
+
+
+def _end_job(session: Session, job: JobRow, now: float) -> None:
+    units = read_counters(session, job.id).get(UNIT, {})
+    num_failed = units.get(UnitState.FAILED.value, 0)
+    job.ended_at = now
+    drop_waits(session, job.id)
+    if num_failed < job.num_units:
+        job.state = JobState.COMPLETED.value
+        return
+    first = session.scalars(
+        select(UnitRow).where(UnitRow.job_id == job.id).order_by(UnitRow.ordinal).limit(1)
+    ).one()
+    job.state = JobState.FAILED.value
+    job.error = f"All {num_failed} units failed, the first at stage {first.stage}: {first.error}"

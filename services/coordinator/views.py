@@ -1,0 +1,126 @@
+"""Rows as messages: jobs, units, records."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dnd import profiles
+from dnd.artifacts import ArtifactStore
+from dnd.convert import enum_value
+from dnd.errors import NotFound
+from dnd.jobs import JobState, UnitState
+from dnd.records import JobFacts, UnitFacts, build_record
+from dnd.stages import Captions, Description
+from dnd.types import Proposal, UnitExemplars
+from dnd.v1 import coordinator_pb2 as pb2
+from dnd_services.coordinator import outputs
+from dnd_services.coordinator.models import JobRow
+from dnd_services.coordinator.store.reading import Progress, UnitView
+
+_JOB_STATE = pb2.DESCRIPTOR.enum_types_by_name["JobState"]
+_UNIT_STATE = pb2.DESCRIPTOR.enum_types_by_name["UnitState"]
+_OUTPUTS = {
+    "exemplars": ("exemplars", UnitExemplars),
+    "caption": ("captions", Captions),
+    "summarize": ("proposal", Proposal),
+    "score": ("description", Description),
+}
+
+
+def job_message(job: JobRow, progress: Progress) -> pb2.Job:
+    """A job and how far it is."""
+    return pb2.Job(
+        id=job.id,
+        spec=pb2.JobSpec.FromString(job.spec),  # type: ignore[no-untyped-call]
+        state=enum_value(JobState(job.state), _JOB_STATE),  # type: ignore[arg-type]
+        pause_reason=progress.pause_reason,
+        error=job.error,
+        num_units=job.num_units,
+        units=[
+            pb2.UnitCount(state=enum_value(state, _UNIT_STATE), num_units=num)  # type: ignore[arg-type]
+            for state, num in progress.units.items()
+        ],
+        stages=[
+            pb2.StageCount(
+                stage=one.stage,
+                num_done=one.num_done,
+                num_open=one.num_open,
+                num_failed=one.num_failed,
+                num_total=one.num_total,
+                item_s=one.item_s,
+            )
+            for one in progress.stages
+        ],
+        created_at_s=job.created_at,
+        ended_at_s=job.ended_at,
+        profile_json=job.frozen["profile"],
+        digests=job.frozen["digests"],
+        num_skipped_images=job.num_skipped_images,
+    )
+
+
+def unit_message(
+    job: JobRow, view: UnitView, artifacts: ArtifactStore, *, with_record: bool
+) -> pb2.UnitResult:
+    """A unit, with its full record where asked for and once it has ended."""
+    row = view.row
+    error = row.error if row else ""
+    if not error and view.state is UnitState.FAILED:
+        error = job.error
+    stage = row.stage if row else ""
+    if not stage and view.state in (UnitState.PENDING, UnitState.FAILED):
+        stage = "index"
+    message = pb2.UnitResult(
+        layer=view.layer,
+        unit=view.unit,
+        state=enum_value(view.state, _UNIT_STATE),  # type: ignore[arg-type]
+        stage=stage,
+        labels=row.labels if row else (),
+        error=error,
+    )
+    if with_record and view.state is not UnitState.PENDING:
+        message.record_json = json.dumps(
+            read_record(job, view, artifacts, error), ensure_ascii=False, separators=(",", ":")
+        )
+    return message
+
+
+def read_record(
+    job: JobRow, view: UnitView, artifacts: ArtifactStore, error: str
+) -> dict[str, Any]:
+    """The record of a unit, from what its stages have left in the artifact store."""
+    found: dict[str, Any] = {}
+    stored = view.row.outputs if view.row else {}
+    for stage, (name, cls) in _OUTPUTS.items():
+        if stage in stored:
+            try:
+                found[name] = outputs.load(artifacts, stored[stage], cls)
+            except NotFound as lost:
+                raise NotFound(
+                    f"Unit {view.unit} of layer {view.layer!r} of job {job.id} has lost evidence: "
+                    f"{lost.message} Was the artifact store emptied?"
+                ) from None
+    facts = UnitFacts(
+        layer=view.layer,
+        unit=view.unit,
+        state=view.state.value,
+        auc=view.row.auc if view.row else None,
+        timings=view.row.timings if view.row else {},
+        error=error,
+        **found,
+    )
+    return build_record(job_facts(job), facts)
+
+
+def job_facts(job: JobRow) -> JobFacts:
+    """What all records of a job have in common."""
+    frozen = job.frozen
+    return JobFacts(
+        job=job.id,
+        model=frozen["model"],
+        probe=frozen["probe"],
+        profile=profiles.from_json(frozen["profile"]),
+        seed=frozen["seed"],
+        digests=frozen["digests"],
+    )

@@ -1,0 +1,141 @@
+"""A worker process: `python -m dnd_services.coordinator.worker --stage caption --threads 4`.
+
+It consumes the queues of its stage with a pool of threads, since its tasks are gRPC calls: no fork,
+and one set of channels per process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from celery.concurrency.thread import TaskPool
+from celery.signals import worker_ready
+from kombu.asynchronous import get_event_loop
+
+from dnd import settings as settings_module
+from dnd.artifacts import ArtifactStore
+from dnd.clients import Services
+from dnd.errors import DndError
+from dnd_services.coordinator.celery_app import RUN, make_app, queues_of, read_tickets
+from dnd_services.coordinator.keeper import LeaseKeeper
+from dnd_services.coordinator.migrate import wait_for_tables
+from dnd_services.coordinator.nudge import Nudge
+from dnd_services.coordinator.settings import WorkerSettings
+from dnd_services.coordinator.store import Store
+from dnd_services.coordinator.tasks import TaskRunner
+
+log = logging.getLogger(__name__)
+
+_WAIT_FOR_TABLES_S = 60.0
+
+
+class WakingThreads(TaskPool):
+    """Threads that wake Celery's loop when a task ends: it asks for the next message only then.
+
+    Without this the loop notices a free thread when one of its timers fires, up to a second later.
+    """
+
+    def on_apply(self, *args: Any, **kwargs: Any) -> Any:
+        result = super().on_apply(*args, **kwargs)
+        result.f.add_done_callback(_wake)
+        return result
+
+
+def _wake(_done: Future[Any]) -> None:
+    loop = get_event_loop()
+    if loop is not None:
+        loop.call_soon(lambda: None)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Works until SIGTERM or SIGINT; running tasks finish first. Returns the exit status."""
+    try:
+        settings = settings_module.load(WorkerSettings, argv, prog="worker")
+        logging.basicConfig(
+            level=settings.log_level,
+            format=f"%(asctime)s worker-{settings.stage} %(levelname)s %(message)s",
+            stream=sys.stderr,
+        )
+        logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
+        logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+        return _work(settings)
+    except DndError as error:
+        print(f"worker: {error.message}", file=sys.stderr)
+        return 2
+
+
+def _work(settings: WorkerSettings) -> int:
+    store = Store(settings.database)
+    artifacts = ArtifactStore(settings.artifacts)
+    services = Services.connect(settings.targets, artifacts, deadline_s=settings.rpc_deadline_s)
+    nudge = Nudge(settings.redis)
+    wait_for_tables(store, _WAIT_FOR_TABLES_S)
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+    keeper = LeaseKeeper(store, settings, owner, settings.stages, settings.threads)
+    runner = TaskRunner(store, services, settings, keeper, owner, nudge.ring)
+    app = make_app(settings.redis)
+    app.conf.task_queues = queues_of(settings.stages)
+    _add_task(app, runner)
+
+    def announce(**_: Any) -> None:
+        keeper.start()
+        nudge.ring()
+        _write_endpoints(settings)
+        log.info("working for %s in %d threads", ", ".join(settings.stages), settings.threads)
+
+    worker_ready.connect(announce, weak=False)
+    worker = app.Worker(
+        hostname=f"{settings.stage}@{owner}",
+        pool=WakingThreads,
+        concurrency=settings.threads,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+        loglevel=settings.log_level,
+    )
+    try:
+        worker.start()
+    finally:
+        keeper.close()
+        services.close()
+        nudge.close()
+        store.close()
+    return int(worker.exitcode or 0)
+
+
+def _add_task(app: Celery, runner: TaskRunner) -> None:
+    @app.task(name=RUN, acks_late=True, ignore_result=True)  # type: ignore[untyped-decorator]
+    def run(stage: str, items: list[list[int]]) -> None:
+        runner.run(stage, read_tickets(items))
+
+
+def _write_endpoints(settings: WorkerSettings) -> None:
+    """Says that the process is ready, all at once, for whoever started it."""
+    if settings.endpoints_file:
+        path = Path(settings.endpoints_file)
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_text(
+            json.dumps(
+                {
+                    "pid": os.getpid(),
+                    "stages": list(settings.stages),
+                    "threads": settings.threads,
+                }
+            )
+        )
+        draft.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

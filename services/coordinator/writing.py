@@ -1,0 +1,255 @@
+"""Writes what came of a group of claimed rows: one transaction, fenced, failures classified.
+
+Only an error of the very item counts as its attempt. What may succeed later goes back to READY at
+no cost; what cannot succeed before an operator acts pauses the stage.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from dnd.errors import (
+    DeadlineExceeded,
+    DigestMismatch,
+    DndError,
+    InvalidInput,
+    Kind,
+    LlmUnavailable,
+    Unavailable,
+    kind_of,
+)
+from dnd.jobs import JobState
+from dnd.types import OrError
+from dnd_services.coordinator import states
+from dnd_services.coordinator.claiming import Group, Row
+from dnd_services.coordinator.compare import LabelsCompared
+from dnd_services.coordinator.handlers import Result, SetDrawn, ShardIndexed, ShardsMerged
+from dnd_services.coordinator.models import ImageSetRow, JobRow, UnitRow, WorkRow
+from dnd_services.coordinator.settings import QueueSettings
+from dnd_services.coordinator.store import health
+from dnd_services.coordinator.store.claims import is_held, move, read_rows
+from dnd_services.coordinator.store.counters import Tally
+from dnd_services.coordinator.store.sets import end_sets
+from dnd_services.coordinator.store.steps import (
+    UnitStep,
+    end_job_if_done,
+    fail_job,
+    fail_unit,
+    finish_merge,
+    finish_shard,
+    finish_units,
+    read_job,
+    read_units,
+)
+
+log = logging.getLogger(__name__)
+
+Outcome: TypeAlias = OrError["Result | LabelsCompared"]
+_MAX_BACKOFF_S = 60.0
+_SILENT = (Unavailable, DeadlineExceeded, LlmUnavailable)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a group.
+
+    Attributes:
+        outcomes: One for each row, in order.
+        failed_whole: The call failed as a whole: its error says nothing about any single row.
+        started_at: When the work began, by the store's clock.
+        seconds: What it took.
+    """
+
+    outcomes: Sequence[Outcome]
+    failed_whole: bool
+    started_at: float
+    seconds: float
+
+
+def write_report(
+    session: Session, settings: QueueSettings, group: Group, report: Report, now: float
+) -> int:
+    """Writes the outcomes of the rows that are still held; answers how many those were."""
+    job = read_job(session, group.job.id)
+    assert job is not None
+    tally = Tally(session)
+    rows = read_rows(session, group.table, [row.id for row in group.rows])
+    held: list[tuple[Row, Outcome]] = [
+        (rows[ticket.id], outcome)
+        for ticket, outcome in zip(group.tickets, report.outcomes, strict=True)
+        if is_held(rows[ticket.id], ticket)
+    ]
+    if group.stage != "synthesize" and job.state not in (
+        JobState.RUNNING.value,
+        JobState.PAUSED.value,
+    ):
+        for row, _ in held:
+            move(tally, row, states.CANCELLED)
+        tally.write()
+        return 0
+    failures = [(row, outcome) for row, outcome in held if isinstance(outcome, DndError)]
+    results = [(row, outcome) for row, outcome in held if not isinstance(outcome, DndError)]
+    item_s = report.seconds / len(group.rows)
+    if results:
+        _write_results(session, tally, job, group, results, item_s, now)
+        if group.scope in (states.SHARD, states.UNITS, states.PROMPTS):
+            health.record_time(session, group.stage, job.profile, item_s, len(results))
+    if failures:
+        _write_failures(session, tally, settings, job, group, failures, report, now)
+    tally.write()
+    if any(_shows_life(outcome) for _, outcome in held):
+        health.record_success(session, group.stage, [job.id])
+    return len(held)
+
+
+def _shows_life(outcome: Outcome) -> bool:
+    """Whether the stage's service worked on the item, be it in vain."""
+    return not isinstance(outcome, DndError) or kind_of(outcome) is Kind.ITEM
+
+
+def _write_results(
+    session: Session,
+    tally: Tally,
+    job: JobRow,
+    group: Group,
+    results: Sequence[tuple[Row, Result | LabelsCompared]],
+    item_s: float,
+    now: float,
+) -> None:
+    steps: list[tuple[WorkRow, UnitStep]] = []
+    drawn: list[ImageSetRow] = []
+    for row, result in results:
+        row.error = ""
+        if isinstance(row, ImageSetRow):
+            assert isinstance(result, SetDrawn)
+            row.state = states.DONE
+            row.images = list(result.images)
+            row.seconds = item_s
+            drawn.append(row)
+        elif isinstance(result, UnitStep):
+            steps.append((row, result))
+        elif isinstance(result, ShardIndexed):
+            finish_shard(session, tally, row, result.ref)
+        elif isinstance(result, ShardsMerged):
+            finish_merge(session, tally, job, row, result.layers)
+        elif isinstance(result, LabelsCompared):
+            _write_aucs(session, job, result)
+            tally.move(row, states.DONE)
+            end_job_if_done(session, tally, job, now)
+    end_sets(session, tally, drawn)
+    if steps:
+        units = read_units(session, job.id, [work.ordinal for work, _ in steps])
+        finish_units(session, tally, job, units, steps, item_s, now)
+
+
+def _write_aucs(session: Session, job: JobRow, compared: LabelsCompared) -> None:
+    rows = [
+        {"job_id": job.id, "ordinal": ordinal, "auc": auc} for ordinal, auc in compared.aucs.items()
+    ]
+    if rows:
+        session.execute(update(UnitRow), rows)
+
+
+def _write_failures(
+    session: Session,
+    tally: Tally,
+    settings: QueueSettings,
+    job: JobRow,
+    group: Group,
+    failures: Sequence[tuple[Row, DndError]],
+    report: Report,
+    now: float,
+) -> None:
+    split = report.failed_whole and len(group.rows) > 1
+    dead: list[tuple[Row, DndError]] = []
+    for row, error in failures:
+        kind = kind_of(error)
+        if kind is not Kind.ITEM:
+            _back_off(tally, settings, row, error, row.dispatches, now)
+        elif split:
+            # Any of them may be to blame: each gets a call of its own, and nobody pays for another.
+            row.alone = True
+            move(tally, row, states.READY)
+        else:
+            row.attempts += 1
+            if isinstance(error, InvalidInput) or row.attempts >= settings.max_attempts:
+                dead.append((row, error))
+            else:
+                _back_off(tally, settings, row, error, row.attempts, now)
+    _hold_back(session, settings, job, group, [error for _, error in failures], report, now)
+    if dead:
+        end_in_failure(session, tally, job, group.stage, dead, now)
+
+
+def _back_off(
+    tally: Tally, settings: QueueSettings, row: Row, error: DndError, tries: int, now: float
+) -> None:
+    """Back to READY, not at once: longer each time, and not for all rows at the same moment."""
+    wait_s = min(settings.backoff_s * 2 ** min(tries - 1, 10), _MAX_BACKOFF_S)
+    spread = 0.75 + (row.id * 2_654_435_761 % 1000) / 2000
+    move(tally, row, states.READY)
+    row.not_before = now + max(error.retry_after_s or 0.0, wait_s * spread)
+    row.error = error.message
+
+
+def _hold_back(
+    session: Session,
+    settings: QueueSettings,
+    job: JobRow,
+    group: Group,
+    errors: Sequence[DndError],
+    report: Report,
+    now: float,
+) -> None:
+    """Pauses the stage where no item can succeed, or where its service has long been silent."""
+    systemic = next((error for error in errors if kind_of(error) is Kind.SYSTEMIC), None)
+    if systemic is not None:
+        # Another job may be frozen to the weights that the replicas do hold.
+        scope = job.id if isinstance(systemic, DigestMismatch) else health.ALL_JOBS
+        health.pause_stage(session, group.stage, scope, systemic.message, now, settings.pause_s)
+        log.warning("stage %s is held back: %s", group.stage, systemic.message)
+        return
+    silent = next((error for error in errors if isinstance(error, _SILENT)), None)
+    if silent is None:
+        return
+    since = health.record_silence(session, group.stage, report.started_at)
+    if now - since >= settings.down_s:
+        reason = f"No answer for {now - since:.0f} s: {silent.message}"
+        health.pause_stage(session, group.stage, health.ALL_JOBS, reason, now, settings.pause_s)
+        log.warning("stage %s is held back: %s", group.stage, reason)
+
+
+def end_in_failure(
+    session: Session,
+    tally: Tally,
+    job: JobRow,
+    stage: str,
+    dead: Sequence[tuple[Row, DndError]],
+    now: float,
+) -> None:
+    """Rows of a job that have failed for good, and what that means for those who wait for them."""
+    units = read_units(
+        session,
+        job.id,
+        [r.ordinal for r, _ in dead if isinstance(r, WorkRow) and r.scope == states.UNITS],
+    )
+    sets: list[ImageSetRow] = []
+    for row, error in dead:
+        row.error = error.message
+        if isinstance(row, ImageSetRow):
+            row.state = states.FAILED
+            sets.append(row)
+        elif row.scope == states.UNITS:
+            fail_unit(tally, job, units[row.ordinal], row, error.message)
+        else:
+            tally.move(row, states.FAILED)
+            if row.scope in (states.SHARD, states.MERGE):
+                fail_job(session, job, f"Stage {stage} failed: {error.message}", now)
+    end_sets(session, tally, sets)
+    end_job_if_done(session, tally, job, now)

@@ -1,0 +1,223 @@
+"""A fake of the activations service: networks without weights, probe sets without files."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from dnd.artifacts import ArtifactStore
+from dnd.convert import enum_value, error_message
+from dnd.errors import EmptyProbeSet, InvalidInput, UnitOutOfRange, UnknownName, suggest
+from dnd.keys import digest_of
+from dnd.serving.inputs import check_count, check_digest
+from dnd.testing.faults import Faults, rpc
+from dnd.testing.values import draw_picture, draw_vector, number
+from dnd.types import UnitActivity
+from dnd.v1 import activations_pb2 as pb2
+from dnd.v1 import activations_pb2_grpc, types_pb2
+
+MODELS = {
+    "tiny": {"features.conv": 40, "features.norm": 12, "classifier": 10},
+    "wide": {"encoder": 1_000_000},
+}
+PROBES = {"shapes": 120, "photos": 2_000, "empty": 0}
+_ACTIVITY = types_pb2.DESCRIPTOR.enum_types_by_name["UnitActivity"]
+_MODULES = {"classifier": ("Linear", pb2.LAYER_KIND_LINEAR)}
+_SOURCES_OF_SPARSE = {15: 4, 31: 2}
+
+
+def activity_of(unit: int) -> UnitActivity:
+    """How a unit of a fake network responds: of every 16, one is dead, one tied, one sparse."""
+    special = {13: UnitActivity.DEAD, 14: UnitActivity.TIED, 15: UnitActivity.SPARSE}
+    return special.get(unit % 16, UnitActivity.LIVE)
+
+
+class FakeActivations(activations_pb2_grpc.ActivationsServiceServicer):
+    """The target network. Items of its faults are units (exemplars) and keys of sets (measuring).
+
+    Of two sparse units one has four images to be labelled from, the other one only two.
+    """
+
+    def __init__(self, artifacts: ArtifactStore) -> None:
+        self.artifacts = artifacts
+        self.faults = Faults()
+        self.digest = digest_of("fake", "target")
+
+    @rpc
+    def ListModels(self, request: pb2.ListModelsRequest) -> pb2.ListModelsResponse:
+        return pb2.ListModelsResponse(models=sorted(MODELS), probes=sorted(PROBES))
+
+    @rpc
+    def ListLayers(self, request: pb2.ListLayersRequest) -> pb2.ListLayersResponse:
+        layers = []
+        for path, num_units in _layers(request.model).items():
+            module, kind = _MODULES.get(path, ("Conv2d", pb2.LAYER_KIND_CONV))
+            linear = kind == pb2.LAYER_KIND_LINEAR
+            layers.append(
+                pb2.LayerInfo(
+                    path=path,
+                    module=module,
+                    kind=kind,
+                    num_units=num_units,
+                    output_shape=[num_units] if linear else [num_units, 4, 4],
+                    unit_names=[f"class {n}" for n in range(num_units)] if linear else [],
+                )
+            )
+        return pb2.ListLayersResponse(layers=layers, model_digest=self.digest)
+
+    @rpc
+    def GetProbeSet(self, request: pb2.GetProbeSetRequest) -> pb2.GetProbeSetResponse:
+        num_images = 0
+        for name in request.probe.split("+"):
+            if name not in PROBES:
+                raise UnknownName(suggest(name, sorted(PROBES), what="probe set"))
+            num_images += PROBES[name]
+        if not num_images:
+            raise EmptyProbeSet(f"The probe set {request.probe!r} has no readable image.")
+        manifest = [request.probe, request.judge_fraction, num_images]
+        return pb2.GetProbeSetResponse(
+            manifest_ref=self.artifacts.put_bytes(json.dumps(manifest).encode()),
+            num_images=num_images,
+            num_select=num_images - int(num_images * request.judge_fraction),
+            num_skipped=2,
+            skipped_reasons=["broken.png: no image", "note.txt: no image"],
+        )
+
+    @rpc
+    def IndexShard(self, request: pb2.IndexShardRequest) -> pb2.IndexShardResponse:
+        check_digest(request.model_digest, self.digest)
+        for layer in request.layers:
+            _num_units(request.model, layer)
+        num_images = self._read(request.manifest_ref)[2]
+        last = request.first_image + request.num_images
+        if request.num_images < 1 or last > num_images:
+            raise InvalidInput(
+                f"The shard ends at image {last}: the probe set has {num_images} images."
+            )
+        shard = {
+            "model": request.model,
+            "layers": list(request.layers),
+            "manifest": request.manifest_ref,
+            "first": request.first_image,
+            "last": last,
+        }
+        return pb2.IndexShardResponse(shard_ref=self._write(shard))
+
+    @rpc
+    def MergeShards(self, request: pb2.MergeShardsRequest) -> pb2.MergeShardsResponse:
+        check_count("shards", len(request.shard_refs), 1, 100_000)
+        shards = sorted((self._read(ref) for ref in request.shard_refs), key=lambda s: s["first"])
+        ends = [0, *(shard["last"] for shard in shards)]
+        num_images = self._read(shards[0]["manifest"])[2]
+        if ends[:-1] != [shard["first"] for shard in shards] or ends[-1] != num_images:
+            raise InvalidInput("The shards do not cover the probe set once.")
+        model = shards[0]["model"]
+        return pb2.MergeShardsResponse(
+            layers=[
+                pb2.LayerIndex(
+                    layer=layer,
+                    index_ref=self._write({"model": model, "layer": layer}),
+                    activities=[
+                        enum_value(activity_of(unit), _ACTIVITY)  # type: ignore[misc]
+                        for unit in range(_num_units(model, layer))
+                    ],
+                )
+                for layer in shards[0]["layers"]
+            ]
+        )
+
+    @rpc
+    def SelectExemplars(self, request: pb2.SelectExemplarsRequest) -> pb2.SelectExemplarsResponse:
+        check_digest(request.model_digest, self.digest)
+        check_count("units", len(request.units), 1, 10_000)
+        index = self._read(request.index_ref)
+        num_units = _num_units(index["model"], index["layer"])
+        answers = []
+        for unit in request.units:
+            if not 0 <= unit < num_units:
+                raise UnitOutOfRange(f"Unit {unit}: the layer has units 0 to {num_units - 1}.")
+            error = self.faults.error_of("SelectExemplars", unit)
+            if error is not None:
+                answers.append(pb2.UnitExemplars(unit=unit, error=error_message(error)))
+            else:
+                answers.append(self._exemplars(index, unit, request.settings))
+        return pb2.SelectExemplarsResponse(units=answers)
+
+    def _exemplars(
+        self, index: dict[str, str], unit: int, settings: pb2.ExemplarSettings
+    ) -> pb2.UnitExemplars:
+        activity = activity_of(unit)
+        name = (index["model"], index["layer"], unit)
+        num = settings.num_exemplars
+        if activity in (UnitActivity.DEAD, UnitActivity.TIED):
+            num = 0
+        elif activity is UnitActivity.SPARSE:
+            num = min(num, _SOURCES_OF_SPARSE[unit % 32])
+        exemplars = []
+        for place in range(num):
+            source = self._picture("source", number(*name, place) % 50)
+            cropped = place % 2 == 1
+            exemplars.append(
+                pb2.Exemplar(
+                    image=self._picture("crop", *name, place) if cropped else source,
+                    source=source,
+                    box=types_pb2.Box(x0=2, y0=2, x1=12, y1=12) if cropped else None,
+                    activation=10.0 - place,
+                )
+            )
+        return pb2.UnitExemplars(
+            unit=unit,
+            exemplars=exemplars,
+            deciles=[
+                pb2.DecileImage(
+                    image=self._picture("source", number(*name, decile) % 50),
+                    decile=decile,
+                    activation=float(decile),
+                )
+                for decile in range(10 if num else 0)
+            ],
+            activity=enum_value(activity, _ACTIVITY),  # type: ignore[arg-type]
+            activations_ref=self.artifacts.put_array(draw_vector(96, *name)) if num else "",
+        )
+
+    @rpc
+    def MeasureImages(self, request: pb2.MeasureImagesRequest) -> pb2.MeasureImagesResponse:
+        check_digest(request.model_digest, self.digest)
+        check_count("image sets", len(request.sets), 1, 256)
+        answers = []
+        for one in request.sets:
+            error = self.faults.error_of("MeasureImages", one.key)
+            if error is not None:
+                answers.append(pb2.Measurement(key=one.key, error=error_message(error)))
+                continue
+            refs = []
+            for layer in request.layers:
+                size = _num_units(request.model, layer)
+                rows = [draw_vector(size, request.model, layer, image.ref) for image in one.images]
+                refs.append(self.artifacts.put_array(np.stack(rows)))
+            answers.append(pb2.Measurement(key=one.key, activations_refs=refs))
+        return pb2.MeasureImagesResponse(measurements=answers)
+
+    def _picture(self, *parts: Any) -> types_pb2.Image:
+        return types_pb2.Image(ref=self.artifacts.put_bytes(draw_picture(16, *parts)))
+
+    def _read(self, ref: str) -> Any:
+        return json.loads(self.artifacts.get_bytes(ref))
+
+    def _write(self, value: Any) -> str:
+        return self.artifacts.put_bytes(json.dumps(value, sort_keys=True).encode())
+
+
+def _layers(model: str) -> dict[str, int]:
+    if model not in MODELS:
+        raise UnknownName(suggest(model, sorted(MODELS), what="model"))
+    return MODELS[model]
+
+
+def _num_units(model: str, layer: str) -> int:
+    layers = _layers(model)
+    if layer not in layers:
+        raise UnknownName(suggest(layer, list(layers), what="layer"))
+    return layers[layer]

@@ -1,0 +1,181 @@
+"""A coordinator without processes: rounds and tasks one after the other, on a made clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import func, select
+
+from dnd.clients import Services
+from dnd.jobs import JobSpec
+from dnd.testing import Fakes
+from dnd.types import Priority, RequestContext
+from dnd_services.coordinator import frozen, views
+from dnd_services.coordinator.celery_app import Task
+from dnd_services.coordinator.dispatcher import Dispatcher
+from dnd_services.coordinator.keeper import LeaseKeeper
+from dnd_services.coordinator.models import CounterRow, JobRow, UnitRow, WorkRow
+from dnd_services.coordinator.planning import Planner
+from dnd_services.coordinator.reconciler import Reconciler
+from dnd_services.coordinator.settings import CoordinatorSettings
+from dnd_services.coordinator.states import counter_name
+from dnd_services.coordinator.store import Store, jobs, reading
+from dnd_services.coordinator.store.counters import UNIT, read_counters
+from dnd_services.coordinator.store.leases import beat
+from dnd_services.coordinator.tasks import TaskRunner
+
+STAGES = ("index", "exemplars", "caption", "summarize", "synthesize", "score")
+SMALL = {"synthesis.num_images": "3", "synthesis.min_images": "2", "exemplars.num_exemplars": "5"}
+
+
+@dataclass
+class Clock:
+    now: float = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Desk:
+    """One coordinator and one worker in this thread.
+
+    Attributes:
+        published: Task messages that nobody has taken yet.
+        delivered: All messages that were ever published.
+    """
+
+    store: Store
+    fakes: Fakes
+    services: Services
+    settings: CoordinatorSettings
+    clock: Clock
+    published: list[Task] = field(default_factory=list)
+    delivered: list[Task] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.dispatcher = Dispatcher(
+            self.store, self.settings, self.publish, self.fakes.artifacts.get_array
+        )
+        self.reconciler = Reconciler(self.store, self.settings)
+        self.keeper = LeaseKeeper(self.store, self.settings, "worker")
+        self.runner = self.make_runner("worker")
+        self.planner = Planner(self.services, quick_s=5.0)
+
+    def make_runner(self, owner: str) -> TaskRunner:
+        return TaskRunner(
+            self.store, self.services, self.settings, self.keeper, owner, nudge=lambda: None
+        )
+
+    def publish(self, task: Task) -> None:
+        self.published.append(task)
+        self.delivered.append(task)
+
+    def create(self, spec: JobSpec, request_id: str = "r", tenant: str = "default") -> str:
+        """Makes a job as the API does; its id."""
+        context = RequestContext(tenant=tenant)
+        planned = self.planner.plan(spec, context)
+        new = jobs.NewJob(
+            tenant=tenant,
+            request_id=request_id,
+            body_hash=repr(spec),
+            spec=b"",
+            profile=planned.profile.name,
+            is_batch=spec.priority is Priority.BATCH,
+            layers=planned.layers,
+            num_shards=-(-planned.probe_set.num_images // planned.profile.index.shard_images),
+            num_skipped_images=planned.probe_set.num_skipped,
+            frozen=frozen.freeze(
+                model=spec.model,
+                layers=[layer.layer for layer in planned.layers],
+                probe=spec.probe,
+                probe_set=planned.probe_set,
+                profile=planned.profile,
+                seed=spec.seed,
+                digests=self.planner.read_digests(planned, context),
+            ),
+        )
+        return jobs.create_job(self.store, new).id
+
+    def round(self) -> int:
+        """One round of the dispatcher, with a live worker for each stage."""
+        with self.store.writing() as session:
+            beat(session, "worker", STAGES, 2, self.clock.now)
+        return self.dispatcher.run_round()
+
+    def work(self) -> int:
+        """Runs what is published; answers how many items were written."""
+        tasks, self.published = self.published, []
+        return sum(self.runner.run(task.stage, task.tickets) for task in tasks)
+
+    def run_until_idle(self, max_rounds: int = 400) -> None:
+        """Dispatches and works until nothing is handed out any more, at the present time."""
+        for _ in range(max_rounds):
+            if not self.round() and not self.published:
+                return
+            self.work()
+        raise AssertionError("the job never comes to rest")
+
+    def run_to_stage(self, stage: str) -> Task:
+        """Works until a task of a stage is published; that task, not yet run."""
+        for _ in range(400):
+            self.round()
+            for task in list(self.published):
+                self.published.remove(task)
+                if task.stage == stage:
+                    return task
+                self.runner.run(task.stage, task.tickets)
+        raise AssertionError(f"no task of stage {stage}")
+
+    def job(self, job_id: str) -> JobRow:
+        with self.store.reading() as session:
+            return session.get_one(JobRow, job_id)
+
+    def progress(self, job_id: str) -> reading.Progress:
+        with self.store.reading() as session:
+            job = session.get_one(JobRow, job_id)
+            return reading.read_progress(session, job, self.clock.now, 60.0)
+
+    def units(self, job_id: str) -> list[reading.UnitView]:
+        with self.store.reading() as session:
+            job = session.get_one(JobRow, job_id)
+            return reading.list_units(session, job, "", None, 0, 10_000)
+
+    def records(self, job_id: str) -> list[dict[str, Any]]:
+        """Records of all units but for what may differ: job id and timings."""
+        job = self.job(job_id)
+        found = []
+        for view in self.units(job_id):
+            error = view.row.error if view.row else ""
+            record = views.read_record(job, view, self.fakes.artifacts, error)
+            del record["job"], record["timings"]
+            found.append(record)
+        return found
+
+    def rows(self, table: Any, **equal: Any) -> list[Any]:
+        with self.store.reading() as session:
+            return list(session.scalars(select(table).filter_by(**equal)))
+
+    def check_counters(self, job_id: str) -> None:
+        """Counters equal what a count of the rows gives."""
+        with self.store.reading() as session:
+            counters = read_counters(session, job_id)
+            counted: dict[str, dict[str, int]] = {}
+            works = (
+                select(WorkRow.stage, WorkRow.scope, WorkRow.state, func.count())
+                .where(WorkRow.job_id == job_id)
+                .group_by(WorkRow.stage, WorkRow.scope, WorkRow.state)
+            )
+            for stage, scope, state, num in session.execute(works):
+                counted.setdefault(counter_name(stage, scope), {})[state] = num
+            units = (
+                select(UnitRow.state, func.count())
+                .where(UnitRow.job_id == job_id)
+                .group_by(UnitRow.state)
+            )
+            counted[UNIT] = {row[0]: row[1] for row in session.execute(units)}
+            assert session.scalar(select(func.min(CounterRow.num))) >= 0
+        for name in counted:
+            states = {s: n for s, n in counters.get(name, {}).items() if n and s != "SETTLED"}
+            assert states == counted[name], name
