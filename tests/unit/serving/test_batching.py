@@ -17,6 +17,7 @@ from dnd.errors import (
     Unavailable,
 )
 from dnd.serving import DynamicBatcher, Metrics
+from dnd.serving.batching import pad_items
 from dnd.types import OrError, Priority, RequestContext
 
 INTERACTIVE = RequestContext(priority=Priority.INTERACTIVE)
@@ -181,3 +182,22 @@ async def test_close_answers_everybody() -> None:
     assert all(isinstance(answer, Unavailable) for answer in answers)
     with pytest.raises(Unavailable):
         await batcher.submit("a", [9])
+
+
+async def test_errors_stay_in_place_and_each_item_has_its_bucket() -> None:
+    device = Device()
+    batcher = make(device)
+    bad = BadImage("not an image")
+    answers = await batcher.submit_good(
+        lambda item: "odd" if item % 2 else "even", [1, bad, 2, 3, bad, 4]
+    )
+    assert answers == [2, bad, 4, 6, bad, 8]
+    assert sorted(device.batches) == [("even", [2, 4]), ("odd", [1, 3])]
+    assert await batcher.submit_good(lambda item: "a", [bad, bad]) == [bad, bad]
+    await batcher.close()
+
+
+def test_padding_repeats_the_last_item() -> None:
+    assert pad_items([1, 2], 4) == [1, 2, 2, 2]
+    assert pad_items([1, 2], 2) == [1, 2]
+    assert pad_items([1, 2], 0) == [1, 2]
