@@ -24,7 +24,7 @@ from dnd.jobs import Job
 from dnd.report import units as units_module
 from dnd.report.overview import STATE_MEANINGS, Overview, make_overview
 from dnd.report.pictures import LEVELS, Album, Fetch, Kind, choose_level, largest_kinds, make_album
-from dnd.report.scale import short
+from dnd.report.scale import format_duration, short
 from dnd.report.tables import LabelFile, Line
 
 UNITS_ON_ONE_PAGE = 200
@@ -156,18 +156,6 @@ def _environment() -> jinja2.Environment:
     environment.filters["duration"] = format_duration
     environment.filters["anchor"] = lambda line: units_module.anchor_of(line.layer, line.unit)
     return environment
-
-
-def format_duration(seconds: float) -> str:
-    """Seconds as people say them: "42 s", "4 min 12 s", "3 h 20 min"."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 @cache

@@ -35,3 +35,15 @@ class Scale:
 def short(value: float | None, digits: int = 3) -> str:
     """One number by itself, with `digits` significant digits."""
     return "–" if value is None else Scale.of([value]).text(value, digits)
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as people say them: "42 s", "4 min 12 s", "3 h 20 min"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

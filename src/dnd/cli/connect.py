@@ -1,0 +1,123 @@
+"""Finding the coordinator: a server that is named, the home's stack, or one for this command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dnd.cli.stack_view import StackView
+from dnd.client import Client
+from dnd.errors import NotFound, Unavailable
+from dnd.stack import (
+    Home,
+    StackConfig,
+    dead_members,
+    describe_death,
+    load_config,
+    running_server,
+    start,
+    stop,
+)
+
+PRIVATE_STOP_S = 10.0
+
+
+@dataclass(frozen=True)
+class Session:
+    """A connection, and the local stack behind it.
+
+    Attributes:
+        home: The stack of this machine; None for a server elsewhere.
+        private: The stack was started for this command and ends with it.
+        config: Of the private stack.
+    """
+
+    client: Client
+    home: Home | None = None
+    private: bool = False
+    config: StackConfig | None = None
+
+    def check(self) -> None:
+        """Raises Unavailable if a process of the local stack has died."""
+        if self.home is not None and (dead := dead_members(self.home)):
+            message = describe_death(self.home, dead)
+            if not self.private:
+                message += "\nStart it again with `dnd up --repair`; the job then goes on."
+            raise Unavailable(message)
+
+
+def find_server(server: str, home: Path) -> Session | None:
+    """A connection to `server`, else to the stack that runs in `home`; None if none does."""
+    # Loopback is no proxy's business.
+    os.environ.setdefault("no_grpc_proxy", "127.0.0.1,localhost,::1")
+    if server:
+        return Session(Client(server))
+    target = running_server(Home(home))
+    return Session(Client(target), Home(home)) if target else None
+
+
+@contextmanager
+def connected(server: str, home: Path) -> Iterator[Session]:
+    """A session with a server that is there already.
+
+    Raises:
+        NotFound: No server is named, and no stack runs in the home.
+    """
+    session = find_server(server, home)
+    if session is None:
+        raise NotFound(
+            f"No stack is running in {Home(home).path}: start one with `dnd up`, or name a "
+            "coordinator with --server HOST:PORT."
+        )
+    with session.client:
+        yield session
+
+
+@contextmanager
+def connected_or_private(
+    server: str,
+    home: Path,
+    *,
+    private: bool = False,
+    config: Path | None = None,
+    only: Sequence[str] = (),
+) -> Iterator[Session]:
+    """A session with a server, or with a stack that is started for it and stopped at the end."""
+    session = None if private and not server else find_server(server, home)
+    if session is not None:
+        with session.client:
+            yield session
+        return
+    with private_stack(home, load_config(config), only=only) as made:
+        yield made
+
+
+@contextmanager
+def private_stack(
+    home: Path, config: StackConfig, *, only: Sequence[str] = (), own_folder: bool = False
+) -> Iterator[Session]:
+    """A stack for one command, which takes specifications; what it has computed stays for the next.
+
+    Args:
+        home: The stack lives in the folder "private" of this home.
+        own_folder: It lives in `home` itself.
+        only: Names of the programs to start; all of them if empty.
+    """
+    place = Home(home if own_folder else Home(home).path / "private")
+    config = replace(config, allow_specs=True)
+    with place.lock():
+        if place.read_state().processes:  # of a command that was killed
+            stop(place, PRIVATE_STOP_S)
+        print(f"Starting a stack for this command in {place.path}", file=sys.stderr)
+        with StackView(sys.stderr) as view:
+            start(place, config, view.show, only=only)
+        try:
+            target = running_server(place)
+            with Client(target or f"file:{place.endpoints('coordinator')}") as client:
+                yield Session(client, place, private=True, config=config)
+        finally:
+            stop(place, PRIVATE_STOP_S)

@@ -1,0 +1,271 @@
+"""dnd layers, label, estimate, profiles."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from itertools import count
+from pathlib import Path
+
+import click
+import yaml
+
+from dnd.cli.connect import Session, connected_or_private
+from dnd.cli.console import clean, format_duration, print_table, say
+from dnd.cli.job_commands import (
+    class_names,
+    finish,
+    label_headers,
+    label_row,
+    warn_of_death,
+)
+from dnd.cli.options import server_option, spec_options
+from dnd.cli.progress import follow, headline
+from dnd.cli.specs import make_absolute, make_spec
+from dnd.clients import ActivationsClient, EndpointPool
+from dnd.errors import FailedPrecondition
+from dnd.jobs import Estimate, Job, JobSpec, JobState
+from dnd.keys import digest_of
+from dnd.profiles import PROFILES, get_profile, to_json
+from dnd.report import write_results
+from dnd.types import LayerInfo
+
+ASK_ABOVE_S = 30 * 60
+MAX_PRINTED = 60
+
+
+@click.command()
+@click.argument("model")
+@server_option
+@click.option("--private", is_flag=True, help="Start a process for this even if a stack runs.")
+def layers(model: str, server: str, home: Path, private: bool) -> None:
+    """List the layers of MODEL that can be labelled.
+
+    MODEL is a name of models.yaml; where no stack runs, a specification such as
+    hf:microsoft/resnet-50 too.
+    """
+    model = make_absolute(JobSpec(model, (), "")).model
+    with connected_or_private(server, home, private=private, only=("activations",)) as session:
+        found = _list_layers(session, model)
+    rows = [
+        (
+            one.path,
+            one.module,
+            one.kind.value,
+            one.num_units,
+            " × ".join(map(str, one.output_shape)),
+            f"{one.unit_names[0]}, …" if one.unit_names else "",
+        )
+        for one in found
+    ]
+    headers = ("Layer", "Module", "Kind", "Units", "Output", "Classes")
+    print_table(headers, rows, right=("Units",))
+
+
+def _list_layers(session: Session, model: str) -> tuple[LayerInfo, ...]:
+    if not session.private or session.home is None:
+        return session.client.layers(model)
+    pool = EndpointPool("activations", f"file:{session.home.endpoints('activations')}")
+    try:
+        return tuple(ActivationsClient(pool).list_layers(model)[0])
+    finally:
+        pool.close()
+
+
+@click.command()
+@spec_options
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="Folder for labels.jsonl, labels.csv, report.html [default: results/JOB]",
+)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask, however long it takes.")
+@click.option("--detach", is_flag=True, help="Create the job and leave it to the running stack.")
+def label(
+    model: str,
+    layers: tuple[str, ...],
+    units: str,
+    probe: str,
+    profile: str,
+    settings: tuple[str, ...],
+    seed: int | None,
+    spec_file: Path | None,
+    private: bool,
+    config: Path | None,
+    server: str,
+    home: Path,
+    out: Path | None,
+    yes: bool,
+    detach: bool,
+) -> None:
+    """Label units of MODEL.
+
+    On a stack that is started for the job, MODEL and the probe set may be specifications
+    (hf:microsoft/resnet-50, a folder of images), and the same command after an interruption goes on
+    where it stopped.
+    """
+    spec = make_spec(model, layers, units, probe, profile, settings, seed, spec_file)
+    with connected_or_private(server, home, private=private, config=config) as session:
+        if session.private:
+            spec = make_absolute(spec)
+            if detach:
+                raise FailedPrecondition("--detach needs a stack that stays: start one, `dnd up`.")
+        print_estimate(session.client.estimate(spec), spec, ask=not yes)
+        job = create_job(session, spec)
+        target = out or Path("results") / job.id
+        if detach:
+            say(f"Job {job.id} is {job.state.value}. Watch it with `dnd watch {job.id}`.")
+            return
+        try:
+            job = follow(session.client, job.id, warn_of_death(session))
+        except KeyboardInterrupt:
+            _say_how_to_go_on(session, job, target)
+            raise
+        say(headline(job))
+        written = write_results(session.client, job, target)
+        names = class_names(session, job)
+    shown = written.labels.lines[:MAX_PRINTED]
+    rows = [label_row(record, bool(names)) for record in written.labels.read(shown)]
+    print_table(label_headers(bool(names)), rows, right=("Unit", "AUC"))
+    if len(written.labels.lines) > MAX_PRINTED:
+        say(f"and {len(written.labels.lines) - MAX_PRINTED} more units")
+    say(f"{written.report}")
+    finish(job)
+
+
+@click.command()
+@spec_options
+def estimate(
+    model: str,
+    layers: tuple[str, ...],
+    units: str,
+    probe: str,
+    profile: str,
+    settings: tuple[str, ...],
+    seed: int | None,
+    spec_file: Path | None,
+    private: bool,
+    config: Path | None,
+    server: str,
+    home: Path,
+) -> None:
+    """Print what labelling would cost, without doing it."""
+    spec = make_spec(model, layers, units, probe, profile, settings, seed, spec_file)
+    needed = ("valkey", "activations", "coordinator")
+    with connected_or_private(server, home, private=private, config=config, only=needed) as session:
+        if session.private:
+            spec = make_absolute(spec)
+        print_estimate(session.client.estimate(spec), spec, ask=False)
+
+
+@click.command()
+@click.argument("name", required=False, default="")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def profiles(name: str, as_json: bool) -> None:
+    """List the profiles, or print all settings of one."""
+    if not name:
+        print_table(
+            ("Profile", "Candidates", "Drawings", "Steps", "Size", "Selected by"),
+            [
+                (
+                    one.name,
+                    one.propose.max_candidates,
+                    one.synthesis.num_images,
+                    one.synthesis.num_steps,
+                    one.synthesis.size,
+                    one.score.function.value,
+                )
+                for one in PROFILES.values()
+            ],
+            right=("Candidates", "Drawings", "Steps", "Size"),
+        )
+        return
+    data = json.loads(to_json(get_profile(name)))
+    text = json.dumps(data, indent=2) if as_json else yaml.safe_dump(data, sort_keys=False)
+    click.echo(text.rstrip())
+
+
+def print_estimate(found: Estimate, spec: JobSpec, *, ask: bool) -> None:
+    """Says what a job will cost, and asks where it takes long.
+
+    Raises:
+        FailedPrecondition: It takes long, and nobody is there to be asked.
+        click.Abort: The answer was no.
+    """
+    duration_s, measured = found.duration_s, True
+    if not duration_s:
+        duration_s, measured = guess_duration_s(found, spec), False
+    how = "as measured here" if measured else "a first guess for two CPU cores"
+    say(
+        f"{found.num_units:,} units: {found.num_probe_images:,} images to index, "
+        f"{found.num_captions:,} captions, {found.num_llm_calls:,} LLM calls, at most "
+        f"{found.num_drawings:,} drawings; about {format_duration(duration_s)} ({how})"
+    )
+    if found.num_skipped_images:
+        say(f"{found.num_skipped_images} files of the probe set are no readable image: left out")
+    if not ask or duration_s <= ASK_ABOVE_S:
+        return
+    if not sys.stdin.isatty():
+        raise FailedPrecondition(
+            f"This takes about {format_duration(duration_s)}, and nobody can be asked: add --yes "
+            "to do it all the same, or --units to label fewer."
+        )
+    click.confirm("Go on?", abort=True)
+
+
+def guess_duration_s(found: Estimate, spec: JobSpec) -> float:
+    """Seconds that a job may take where nothing has been measured yet: two CPU cores, small models.
+
+    Drawings cost what their pixels and steps cost; the rest is about the same in all profiles.
+    """
+    synthesis = get_profile(spec.profile, spec.overrides).synthesis
+    drawing_s = 0.12 * (synthesis.size / 64) ** 2 * synthesis.num_steps / 10
+    return (
+        20.0
+        + found.num_probe_images / 40
+        + found.num_captions * 0.1
+        + found.num_llm_calls * 0.3
+        + found.num_drawings * 0.7 * drawing_s
+    )
+
+
+def create_job(session: Session, spec: JobSpec) -> Job:
+    """A new job; on a private stack the one that the same command has begun, if there is one."""
+    if not session.private or session.config is None:
+        return session.client.create_job(spec)
+    for attempt in count():
+        request_id = digest_of(_version(), session.config.to_yaml(), spec, attempt)[:40]
+        job = session.client.create_job(spec, request_id)
+        if job.state in (JobState.CANCELLED, JobState.FAILED):
+            continue
+        if job.num_ended:
+            say(f"Going on with job {clean(job.id)}: {job.num_ended} of {job.num_units} units.")
+        if job.state is JobState.COMPLETED and job.num_failed:
+            say(f"Its {job.num_failed} failed units are run again.")
+            return session.client.retry_job(job.id)
+        return session.client.resume_job(job.id) if _was_paused(job) else job
+    raise AssertionError("count() does not end")
+
+
+def _was_paused(job: Job) -> bool:
+    """Whether a person has paused the job, rather than a stage that waits for an operator."""
+    return job.state is JobState.PAUSED and not job.pause_reason
+
+
+def _say_how_to_go_on(session: Session, job: Job, out: Path) -> None:
+    if session.private:
+        say("Stopping. The same command goes on where this one stopped; nothing done is lost.")
+        return
+    say(
+        f"The job goes on. Come back with `dnd watch {job.id}`; `dnd export {job.id} --out {out}` "
+        f"writes the results, `dnd cancel {job.id}` ends it."
+    )
+
+
+def _version() -> str:
+    try:
+        return version("describe-and-dissect")
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,84 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def home_option(command: F) -> F:
+    """--home: the folder of the local stack."""
+    return click.option(
+        "--home",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="DND_HOME",
+        default=Path("~/.dnd"),
+        show_default="DND_HOME or ~/.dnd",
+        help="Folder of the local stack.",
+    )(command)
+
+
+def server_option(command: F) -> F:
+    """--server, and --home for where to look without it."""
+    return click.option(
+        "--server",
+        metavar="HOST:PORT",
+        envvar="DND_SERVER",
+        default="",
+        help="Coordinator to talk to [default: the stack that runs in the home]",
+    )(home_option(command))
+
+
+def job_argument(command: F) -> F:
+    """JOB: an id; the newest job without it."""
+    return click.argument("job", default="", required=False, metavar="[JOB]")(command)
+
+
+def spec_options(command: F) -> F:
+    """What is to be labelled, with what."""
+    for option in reversed(
+        [
+            click.argument("model", required=False, default=""),
+            click.option(
+                "--layer", "layers", multiple=True, metavar="PATH", help="Module path; repeatable."
+            ),
+            click.option(
+                "--units", metavar="0-15,40", default="", help="Units of each layer [default: all]"
+            ),
+            click.option("--probe", default="", help="Probe set: a name, or a folder of images."),
+            click.option("--profile", default="", help="paper, default or starter."),
+            click.option(
+                "--set",
+                "settings",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="A setting other than the profile's, synthesis.num_steps=8; repeatable.",
+            ),
+            click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=None),
+            click.option(
+                "--spec",
+                "spec_file",
+                type=click.Path(path_type=Path, dir_okay=False),
+                default=None,
+                help="A YAML file with model, layers, units, probe, profile, settings, seed.",
+            ),
+            click.option(
+                "--private",
+                is_flag=True,
+                help="Start a stack for this job even if one is running.",
+            ),
+            click.option(
+                "--config",
+                type=click.Path(path_type=Path, dir_okay=False),
+                default=None,
+                help="Configuration of a stack that is started for this job.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return server_option(command)

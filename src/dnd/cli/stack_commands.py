@@ -1,0 +1,98 @@
+"""dnd up, status, down."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from dnd.cli.console import console, is_terminal, say
+from dnd.cli.options import home_option
+from dnd.cli.stack_view import StackView, status_table
+from dnd.errors import NotFound, Unavailable
+from dnd.stack import (
+    Health,
+    Home,
+    default_yaml,
+    describe_death,
+    inspect,
+    load_config,
+    repair,
+    start,
+    stop,
+)
+
+
+@click.command()
+@home_option
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="YAML file; see --print-config.",
+)
+@click.option("--print-config", is_flag=True, help="Print the built-in configuration and exit.")
+@click.option("--repair", "mend", is_flag=True, help="Start again what has died.")
+def up(home: Path, config: Path | None, print_config: bool, mend: bool) -> None:
+    """Start the local stack: broker, five services, coordinator, workers."""
+    if print_config:
+        click.echo(default_yaml(), nl=False)
+        return
+    place = Home(home)
+    settings = load_config(config)
+    with place.lock():
+        try:
+            with StackView(sys.stdout) as view:
+                if mend:
+                    names = repair(place, view.show)
+                else:
+                    start(place, settings, view.show)
+        except KeyboardInterrupt:
+            say("Stopped what had been started.")
+            raise
+    if mend:
+        say(f"Started again: {', '.join(names)}." if names else "Everything was running.")
+        return
+    if is_terminal():
+        console().print(status_table(inspect(place, with_counts=False)))
+    say(f"The stack runs in {place.path}; logs are in {place.logs}.")
+    say("Next: `dnd label MODEL --layer PATH --probe NAME`; `dnd status` and `dnd down` for it.")
+
+
+@click.command()
+@home_option
+def status(home: Path) -> None:
+    """Show the processes of the local stack, and what they have done."""
+    place = Home(home)
+    members = inspect(place)
+    if not members:
+        raise NotFound(f"No stack is running in {place.path}: start one with `dnd up`.")
+    console().print(status_table(members))
+    dead = [member.running for member in members if member.health is Health.DEAD]
+    if dead:
+        raise Unavailable(
+            describe_death(place, dead) + "\nStart again what has died with `dnd up --repair`."
+        )
+
+
+@click.command()
+@home_option
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="Seconds to finish in, before a process is killed.",
+)
+def down(home: Path, timeout_s: float) -> None:
+    """Stop the local stack. Jobs that run go on at the next `dnd up`."""
+    place = Home(home)
+    if not place.path.is_dir() or not place.read_state().processes:
+        say(f"No stack is running in {place.path}.")
+        return
+    with place.lock():
+        num = len(place.read_state().processes)
+        killed = stop(place, timeout_s)
+    say(f"Stopped {num} processes." + (f" Killed: {', '.join(killed)}." if killed else ""))

