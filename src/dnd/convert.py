@@ -134,7 +134,8 @@ def enum_member(number: int, descriptor: EnumDescriptor, cls: type[Enum]) -> Any
 
 def field_enum(message_class: type[Message], name: str) -> EnumDescriptor:
     """The protobuf enum of a field."""
-    return dict(_fields(message_class))[name].enum_type
+    found: EnumDescriptor = dict(_fields(message_class))[name].enum_type
+    return found
 
 
 def _fields(message_class: type[Message]) -> list[tuple[str, FieldDescriptor]]:

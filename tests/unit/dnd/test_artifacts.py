@@ -11,7 +11,7 @@ from dnd.artifacts import ArtifactStore
 from dnd.errors import BadSetting, InvalidInput, NotFound, StorageFull, Unavailable
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(tmp_path / "store")
 

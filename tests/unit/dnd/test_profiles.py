@@ -55,5 +55,5 @@ def test_bad_override_is_refused_by_name(overrides: dict[str, str], message: str
 
 
 def test_unknown_profile_names_the_known_ones() -> None:
-    with pytest.raises(UnknownName, match="Did you mean 'starter'.*paper, default, starter"):
+    with pytest.raises(UnknownName, match=r"Did you mean 'starter'.*paper, default, starter"):
         get_profile("startr")
