@@ -25,7 +25,7 @@ import numpy as np
 
 from dnd import keys
 from dnd.clients import Services
-from dnd.errors import DndError, TooFewResults
+from dnd.errors import DndError, Kind, TooFewResults, kind_of
 from dnd.profiles import Profile
 from dnd.types import (
     Candidate,
@@ -178,7 +178,9 @@ def caption_exemplars(
 ) -> list[OrError[Captions]]:
     """A caption for each exemplar (DnD section 3.2); the same picture is captioned once.
 
-    A unit goes on with some captions missing, but not with fewer than the profile's minimum.
+    A unit goes on with some captions missing, but not with fewer than the profile's minimum. What
+    may succeed later is no missing caption: it is the unit's error, so that trying again gives
+    the result of an undisturbed run.
     """
     settings = plan.profile.caption
     images = list(dict.fromkeys(e.image for unit in units for e in unit.exemplars))
@@ -192,7 +194,9 @@ def caption_exemplars(
         answers = [captions[e.image] for e in unit.exemplars]
         good = [a for a in answers if isinstance(a, str)]
         needed = min(settings.min_captions, len(unit.exemplars))
-        if len(good) < needed or not good:
+        if passing := _passing_error(answers):
+            results.append(passing)
+        elif len(good) < needed or not good:
             results.append(_too_few("captions", len(good), needed, answers))
         else:
             results.append(Captions(tuple(a if isinstance(a, str) else None for a in answers)))
@@ -249,7 +253,9 @@ def synthesize_images(
         start = number * settings.num_images
         answers = images[start : start + settings.num_images]
         good = tuple(a for a in answers if isinstance(a, str))
-        if len(good) < settings.min_images:
+        if passing := _passing_error(answers):
+            results.append(passing)
+        elif len(good) < settings.min_images:
             results.append(_too_few("drawings", len(good), settings.min_images, answers))
         else:
             results.append(ImageSet(image_set_key(plan, prompt), good))
@@ -354,6 +360,8 @@ def _gather_candidates(
             gathered.append(ScoredCandidate(candidate, prompt, dropped=drawings.message))
             continue
         measurement = measured[drawings.key]
+        if passing := _passing_error([measurement]):
+            return passing
         if isinstance(measurement, DndError):
             gathered.append(ScoredCandidate(candidate, prompt, dropped=measurement.message))
             continue
@@ -396,7 +404,10 @@ def compare_labels(
     place = plan.layers.index(layer)
     rows: dict[str, np.ndarray] = {}
     for some in _chunks(sets, SETS_PER_CALL):
-        for one, answer in zip(some, measure_images(services, plan, some), strict=True):
+        answers = measure_images(services, plan, some)
+        if passing := _passing_error(answers):
+            raise passing
+        for one, answer in zip(some, answers, strict=True):
             if not isinstance(answer, DndError):
                 rows[one.key] = np.asarray(
                     services.artifacts.get_array(answer.activations_refs[place])
@@ -455,6 +466,12 @@ def describe_units(
     )
     results.update(zip(proposals, scored, strict=True))
     return [results[unit] for unit in units]
+
+
+def _passing_error(answers: Iterable[object]) -> DndError | None:
+    """The first error that is not the item's own, if there is one (`dnd.errors.kind_of`)."""
+    errors = (answer for answer in answers if isinstance(answer, DndError))
+    return next((error for error in errors if kind_of(error) is not Kind.ITEM), None)
 
 
 def _too_few(what: str, num: int, needed: int, answers: Iterable[OrError[str]]) -> TooFewResults:
