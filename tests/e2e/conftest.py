@@ -68,16 +68,16 @@ def label(home: Home, disturb: Callable[[Home], None] | None = None) -> tuple[Jo
     target = running_server(home)
     assert target
     with Client(target) as client:
-        job = client.create_job(JobSpec(MODEL, LAYERS, "emoji", "starter"))
+        job = created = client.create_job(JobSpec(MODEL, LAYERS, "emoji", "starter"))
         thread = None
-        for job in client.watch(job.id):
+        for job in client.watch(created.id):
             drawn = next((s.num_done for s in job.stages if s.stage == "synthesize"), 0)
             if disturb and drawn and thread is None:
                 thread = threading.Thread(target=disturb, args=(home,))
                 thread.start()
         if thread:
             thread.join()
-        units = list(client.labels(job.id, with_records=True))
+        units = list(client.labels(created.id, with_records=True))
     records = {(u.layer, u.unit): dict(u.record or {}) for u in units}
     return job, records
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from dnd.jobs import Job, JobState
 from e2e.conftest import LAYERS, Records, comparable, kill_and_repair, label, stack
+
+from dnd.jobs import Job, JobState
 
 Undisturbed = tuple[Job, Records, dict[str, Any]]
 
