@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import socket
@@ -29,6 +30,7 @@ from dnd_services.coordinator.store.reading import read_backlog
 
 def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
     """Brings the record up to date, starts the dispatcher and makes the API."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     store = Store(settings.database)
     migrate(store)
     artifacts = ArtifactStore(settings.artifacts)
@@ -64,6 +66,7 @@ def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
 
     async def close() -> None:
         await asyncio.to_thread(leader.close)
+        servicer.close()
         services.close()
         app.close()
         nudge.close()

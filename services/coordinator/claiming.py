@@ -83,7 +83,7 @@ def claim(
 ) -> list[Group]:
     """Claims what is still to be done of a task, and groups it.
 
-    Rows of a paused job go back to READY, those of a cancelled one are CANCELLED.
+    Rows of a cancelled job are CANCELLED, those of any other job that does not run are READY again.
     """
     if stage == "synthesize":
         return _claim_sets(session, tickets, owner, until)
@@ -127,10 +127,10 @@ def _of_running_jobs(session: Session, taken: Sequence[WorkRow]) -> list[tuple[W
         job = jobs[work.job_id]
         if job.state == JobState.RUNNING.value:
             kept.append((work, job))
-        elif job.state == JobState.PAUSED.value:
-            tally.move(work, states.READY)
-        else:
+        elif job.state == JobState.CANCELLED.value:
             tally.move(work, states.CANCELLED)
+        else:
+            tally.move(work, states.READY)
     tally.write()
     return kept
 

@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from dnd.errors import Unavailable
-from dnd.jobs import STAGES, JobState
+from dnd.jobs import JobState
 from dnd_services.coordinator import states
 from dnd_services.coordinator.celery_app import Task
 from dnd_services.coordinator.claiming import table_of
@@ -57,12 +57,14 @@ class _Scene:
     """What there is to do and who can do it, read at the start of a round.
 
     Attributes:
+        capacity: Threads of live workers, by stage.
         slots: Tasks that may still be handed out, by stage.
         busy: Tasks that are out, by stage.
         waiting: Stages of a job that have something READY.
     """
 
     jobs: list[JobRow]
+    capacity: dict[str, int]
     slots: dict[str, int]
     busy: dict[str, int]
     waiting: dict[str, set[str]]
@@ -73,7 +75,7 @@ class _Scene:
 
 
 class Dispatcher:
-    """One round after the other; `run_rounds` in `leader.py` drives it.
+    """One round after the other; `leader.py` drives it.
 
     Args:
         publish: Sends a task message; raises Unavailable.
@@ -107,13 +109,10 @@ class Dispatcher:
         with self._store.reading() as session:
             scene = self._look(session)
         num_tasks = 0
-        for stage in STAGES:
-            while scene.slots.get(stage, 0) > 0:
-                task = self._hand_out(stage, scene)
-                if task is None:
-                    break
+        for stage in scene.capacity:
+            while (task := self._hand_out(stage, scene)) is not None:
                 scene.slots[stage] -= 1
-                scene.busy[stage] = scene.busy.get(stage, 0) + 1
+                scene.busy[stage] += 1
                 self._send(task, scene.now)
                 num_tasks += 1
         return num_tasks
@@ -123,7 +122,8 @@ class Dispatcher:
             wanted = [
                 job.id
                 for job in jobs_to_fill(session)
-                if num_pending(session, job.id) <= self._settings.open_units // 2
+                if num_pending(session, job.id) + self._settings.chunk_units
+                <= self._settings.open_units
             ]
         for job_id in wanted:
             with self._store.writing() as session:
@@ -138,7 +138,8 @@ class Dispatcher:
     def _look(self, session: Session) -> _Scene:
         now = self._store.now(session)
         capacity = read_capacity(session, now, SILENT_BEATS * self._settings.heartbeat_s)
-        busy = tasks_in_flight(session)
+        in_flight = tasks_in_flight(session)
+        busy = {stage: in_flight.get(stage, 0) for stage in capacity}
         statement = select(JobRow).where(JobRow.state == JobState.RUNNING.value)
         jobs = list(session.scalars(statement.order_by(JobRow.is_batch, JobRow.id)))
         waiting: dict[str, set[str]] = {}
@@ -151,8 +152,9 @@ class Dispatcher:
             waiting.setdefault(job_id, set()).add(name.split(":")[0])
         return _Scene(
             jobs=jobs,
+            capacity=capacity,
             slots={
-                stage: _IN_FLIGHT_PER_THREAD * threads - busy.get(stage, 0)
+                stage: _IN_FLIGHT_PER_THREAD * threads - busy[stage]
                 for stage, threads in capacity.items()
             },
             busy=busy,
@@ -204,9 +206,19 @@ class Dispatcher:
         )
 
     def _may_start(self, stage: str, job: JobRow, scene: _Scene) -> bool:
-        """A stage that is held back gets one item at a time, when its time has come."""
+        """Whether a task of the job may go out now.
+
+        Interactive work gets slots beyond those that batch work may fill. A stage that is held
+        back gets one item at a time, when its time has come.
+        """
+        extra = 0 if job.is_batch else scene.capacity[stage]
+        if scene.slots[stage] + extra <= 0:
+            return False
         pause = _pause_of(scene, stage, job.id)
-        return pause is None or (scene.now >= pause.probe_at and not scene.busy.get(stage))
+        if pause is None:
+            return True
+        alone = pause.job_id != ALL_JOBS or not scene.busy[stage]
+        return scene.now >= pause.probe_at and alone
 
     def _choose(
         self,

@@ -58,11 +58,10 @@ class Planner:
         """
         profile = get_profile(spec.profile, spec.overrides)
         _expect_names(spec)
-        services = self._services.for_context(context)
-        self._expect_up("activations", replace(services.activations, deadline_s=self._quick_s))
-        infos, target_digest = services.activations.list_layers(spec.model)
+        infos, target_digest = self.list_layers(spec.model, context)
         layers = tuple(_resolve(one, infos, spec.model) for one in spec.layers)
-        probe_set = services.activations.get_probe_set(spec.probe, profile.index.judge_fraction)
+        client = self._services.for_context(context).activations
+        probe_set = client.get_probe_set(spec.probe, profile.index.judge_fraction)
         if probe_set.num_images < 1:
             raise EmptyProbeSet(f"The probe set {spec.probe!r} has no readable image.")
         return PlannedJob(layers, probe_set, profile, target_digest)
@@ -90,11 +89,27 @@ class Planner:
             "probe": planned.probe_set.manifest_ref,
         }
 
-    def _expect_up(self, name: str, client: StageClient) -> None:
+    def list_models(self, context: RequestContext) -> tuple[list[str], list[str]]:
+        """Names of the models and of the probe sets on offer.
+
+        Raises:
+            Unavailable: The activations service is not up.
+        """
+        client = self._services.for_context(context).activations
         try:
-            client.list_models()  # type: ignore[attr-defined]
+            return replace(client, deadline_s=self._quick_s).list_models()
         except Transient as error:
-            raise _not_up(name, client, error) from None
+            raise _not_up("activations", client, error) from None
+
+    def list_layers(self, model: str, context: RequestContext) -> tuple[list[LayerInfo], str]:
+        """The layers of a model, and the digest of its weights.
+
+        Raises:
+            UnknownName: There is no such model.
+            Unavailable: The activations service is not up.
+        """
+        self.list_models(context)  # loading a model may take long, being there does not
+        return self._services.for_context(context).activations.list_layers(model)
 
 
 def estimate(

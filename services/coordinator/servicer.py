@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import json
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
-from google.protobuf.json_format import MessageToDict
 from sqlalchemy.orm import Session
 
 from dnd.clients import Services
 from dnd.convert import enum_member, to_message
-from dnd.errors import InvalidInput, NotFound
+from dnd.errors import NotFound
 from dnd.jobs import UnitState, spec_from_message
 from dnd.profiles import PROFILES
 from dnd.serving.inputs import check_count, request_context
@@ -25,6 +22,7 @@ from dnd.v1 import coordinator_pb2 as pb2
 from dnd_services.coordinator import frozen, views
 from dnd_services.coordinator.dispatcher import SILENT_BEATS
 from dnd_services.coordinator.models import JobRow
+from dnd_services.coordinator.paging import hash_spec, make_token, page_size, read_token
 from dnd_services.coordinator.planning import Planner, estimate
 from dnd_services.coordinator.settings import CoordinatorSettings
 from dnd_services.coordinator.store import Store, jobs, reading
@@ -32,7 +30,6 @@ from dnd_services.coordinator.store.health import read_times
 from dnd_services.coordinator.store.leases import read_capacity
 
 _WATCH_EVERY_S = 0.25
-_MAX_PAGE, _DEFAULT_PAGE = 1000, 100
 _UNIT_STATE = pb2.DESCRIPTOR.enum_types_by_name["UnitState"]
 _IMAGE_MARKS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
 
@@ -59,19 +56,26 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self._settings = settings
         self._nudge = nudge
         self._planner = Planner(services, settings.freeze_s)
+        # Callers that wait for a slow stage service must not keep others from the record.
+        self._askers = ThreadPoolExecutor(16, thread_name_prefix="ask")
+        self._lookers = ThreadPoolExecutor(8, thread_name_prefix="look")
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._askers.shutdown(cancel_futures=True)
+        self._lookers.shutdown(cancel_futures=True)
 
     async def ListTargets(
         self, request: pb2.ListTargetsRequest, context: GrpcContext
     ) -> pb2.ListTargetsResponse:
-        client = self._services.for_context(request_context(request)).activations
-        models, probes = await asyncio.to_thread(client.list_models)
+        models, probes = await self._ask(self._planner.list_models, request_context(request))
         return pb2.ListTargetsResponse(models=models, probes=probes, profiles=list(PROFILES))
 
     async def ListTargetLayers(
         self, request: pb2.ListTargetLayersRequest, context: GrpcContext
     ) -> pb2.ListTargetLayersResponse:
-        client = self._services.for_context(request_context(request)).activations
-        layers, _ = await asyncio.to_thread(client.list_layers, request.model)
+        asked = request_context(request)
+        layers, _ = await self._ask(self._planner.list_layers, request.model, asked)
         return pb2.ListTargetLayersResponse(
             layers=[to_message(layer, activations_pb2.LayerInfo) for layer in layers]
         )
@@ -81,7 +85,7 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
     ) -> pb2.EstimateJobResponse:
         asked = request_context(request)
         spec = spec_from_message(request.spec)
-        planned = await asyncio.to_thread(self._planner.plan, spec, asked)
+        planned = await self._ask(self._planner.plan, spec, asked)
 
         def predict(session: Session) -> pb2.EstimateJobResponse:
             capacity = read_capacity(session, self._store.now(session), self._silent_s)
@@ -94,13 +98,13 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self, request: pb2.CreateJobRequest, context: GrpcContext
     ) -> pb2.CreateJobResponse:
         check_count("characters in its request_id", len(request.request_id), 1, 64)
-        job = await asyncio.to_thread(self._create, request)
+        job = await self._ask(self._create, request)
         self._nudge()
         return pb2.CreateJobResponse(job=await self._job(job))
 
     def _create(self, request: pb2.CreateJobRequest) -> JobRow:
         asked = request_context(request)
-        body_hash = _hash_spec(request.spec)
+        body_hash = hash_spec(request.spec)
         with self._store.reading() as session:
             known = jobs.find_request(session, asked.tenant, request.request_id, body_hash)
         if known is not None:
@@ -113,7 +117,7 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
             tenant=asked.tenant,
             request_id=request.request_id,
             body_hash=body_hash,
-            spec=request.spec.SerializeToString(),  # type: ignore[no-untyped-call]
+            spec=request.spec.SerializeToString(),
             profile=planned.profile.name,
             is_batch=spec.priority is Priority.BATCH,
             layers=planned.layers,
@@ -138,15 +142,15 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self, request: pb2.ListJobsRequest, context: GrpcContext
     ) -> pb2.ListJobsResponse:
         asked = request_context(request)
-        size = _page_size(request.page_size)
-        before = str(_read_token(request.page_token, "jobs")) if request.page_token else ""
+        size = page_size(request.page_size)
+        before = str(read_token(request.page_token, "jobs")) if request.page_token else ""
 
         def page(session: Session) -> pb2.ListJobsResponse:
             found = jobs.list_jobs(session, asked.tenant, before, size + 1)
             more = len(found) > size
             return pb2.ListJobsResponse(
                 jobs=[self._message(session, job) for job in found[:size]],
-                next_page_token=_make_token("jobs", found[size - 1].id) if more else "",
+                next_page_token=make_token("jobs", found[size - 1].id) if more else "",
             )
 
         return await self._read(page)
@@ -203,8 +207,8 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self, request: pb2.ListLabelsRequest, context: GrpcContext
     ) -> pb2.ListLabelsResponse:
         asked = request_context(request)
-        size = _page_size(request.page_size)
-        start = int(_read_token(request.page_token, "units")) if request.page_token else 0
+        size = page_size(request.page_size)
+        start = int(read_token(request.page_token, "units")) if request.page_token else 0
         state = enum_member(request.state, _UNIT_STATE, UnitState) if request.state else None
 
         def page(session: Session) -> pb2.ListLabelsResponse:
@@ -217,7 +221,7 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
                     for view in found[:size]
                 ],
                 next_page_token=(
-                    _make_token("units", found[size].ordinal) if len(found) > size else ""
+                    make_token("units", found[size].ordinal) if len(found) > size else ""
                 ),
             )
 
@@ -232,13 +236,21 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         def images() -> list[bytes]:
             return [self._read_image(ref) for ref in request.refs]
 
-        return pb2.GetImagesResponse(images=await asyncio.to_thread(images))
+        return pb2.GetImagesResponse(images=await self._look(images))
 
     def _read_image(self, ref: str) -> bytes:
         data = self._services.artifacts.get_bytes(ref)
         if not data.startswith(_IMAGE_MARKS):  # indexes and records lie in the same store
             raise NotFound(f"There is no image {ref}.")
         return data
+
+    async def _ask(self, function: Callable[..., T], *args: Any) -> T:
+        """Runs what waits for stage services."""
+        return await asyncio.get_running_loop().run_in_executor(self._askers, function, *args)
+
+    async def _look(self, function: Callable[[], T]) -> T:
+        """Runs what waits for the record or the artifact store only."""
+        return await asyncio.get_running_loop().run_in_executor(self._lookers, function)
 
     @property
     def _silent_s(self) -> float:
@@ -249,7 +261,7 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
             with self._store.reading() as session:
                 return function(session)
 
-        return await asyncio.to_thread(run)
+        return await self._look(run)
 
     async def _find(self, asked: RequestContext, job_id: str) -> pb2.Job:
         return await self._read(
@@ -278,33 +290,6 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
                 session.flush()
                 return self._message(session, job)
 
-        message = await asyncio.to_thread(run)
+        message = await self._look(run)
         self._nudge()
         return message
-
-
-def _hash_spec(spec: pb2.JobSpec) -> str:
-    """Hash of a specification, whatever the order of its overrides."""
-    text = json.dumps(MessageToDict(spec), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _page_size(size: int) -> int:
-    check_count("as its page_size", size, 0, _MAX_PAGE)
-    return size or _DEFAULT_PAGE
-
-
-def _make_token(kind: str, value: str | int) -> str:
-    return base64.urlsafe_b64encode(json.dumps([kind, value]).encode()).decode()
-
-
-def _read_token(token: str, kind: str) -> str | int:
-    try:
-        found, value = json.loads(base64.urlsafe_b64decode(token))
-        if found == kind and isinstance(value, (str, int)):
-            return value
-    except ValueError:
-        pass
-    raise InvalidInput(
-        f"page_token = {token[:40]!r}: expected the next_page_token of the page before."
-    )

@@ -32,7 +32,7 @@ def job_message(job: JobRow, progress: Progress) -> pb2.Job:
     """A job and how far it is."""
     return pb2.Job(
         id=job.id,
-        spec=pb2.JobSpec.FromString(job.spec),  # type: ignore[no-untyped-call]
+        spec=pb2.JobSpec.FromString(job.spec),
         state=enum_value(JobState(job.state), _JOB_STATE),  # type: ignore[arg-type]
         pause_reason=progress.pause_reason,
         error=job.error,

@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 import sys
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 from celery import Celery
 from celery.concurrency.thread import TaskPool
+from celery.exceptions import SecurityWarning
 from celery.signals import worker_ready
 from kombu.asynchronous import get_event_loop
 
@@ -66,8 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             format=f"%(asctime)s worker-{settings.stage} %(levelname)s %(message)s",
             stream=sys.stderr,
         )
-        logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
-        logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+        for name in ("alembic", "celery.worker.strategy", "celery.app.trace"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        # It warns root of unpickling messages; ours are JSON.
+        warnings.simplefilter("ignore", SecurityWarning)
         return _work(settings)
     except DndError as error:
         print(f"worker: {error.message}", file=sys.stderr)

@@ -85,10 +85,7 @@ def write_report(
         for ticket, outcome in zip(group.tickets, report.outcomes, strict=True)
         if is_held(rows[ticket.id], ticket)
     ]
-    if group.stage != "synthesize" and job.state not in (
-        JobState.RUNNING.value,
-        JobState.PAUSED.value,
-    ):
+    if job.state == JobState.CANCELLED.value and group.stage != "synthesize":
         for row, _ in held:
             move(tally, row, states.CANCELLED)
         tally.write()
@@ -171,6 +168,8 @@ def _write_failures(
     for row, error in failures:
         kind = kind_of(error)
         if kind is not Kind.ITEM:
+            # Perhaps they were too many for one deadline.
+            row.alone = row.alone or (isinstance(error, DeadlineExceeded) and len(group.rows) > 1)
             _back_off(tally, settings, row, error, row.dispatches, now)
         elif split:
             # Any of them may be to blame: each gets a call of its own, and nobody pays for another.

@@ -97,16 +97,13 @@ def take(
     return taken
 
 
-def renew(session: Session, table: type[C], tickets: Sequence[Ticket], until: float) -> set[Ticket]:
-    """Prolongs the leases of running work; answers the tickets that are still held."""
+def renew(session: Session, table: type[C], tickets: Sequence[Ticket], until: float) -> None:
+    """Prolongs the leases of what is still held; what is not will be refused when it is written."""
     rows = read_rows(session, table, [t.id for t in tickets])
-    held = set()
     for ticket in tickets:
         row = rows.get(ticket.id)
         if row and is_held(row, ticket):
             row.lease_until = until
-            held.add(ticket)
-    return held
 
 
 def is_held(row: Claimable, ticket: Ticket) -> bool:

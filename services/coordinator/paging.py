@@ -1,0 +1,45 @@
+"""What callers hand back to us: page tokens, page sizes, and the same request a second time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+
+from google.protobuf.json_format import MessageToDict
+
+from dnd.errors import InvalidInput
+from dnd.serving.inputs import check_count
+from dnd.v1 import coordinator_pb2 as pb2
+
+_MAX_PAGE, _DEFAULT_PAGE = 1000, 100
+
+
+def hash_spec(spec: pb2.JobSpec) -> str:
+    """Hash of a specification, whatever the order of its overrides."""
+    text = json.dumps(MessageToDict(spec), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def page_size(size: int) -> int:
+    """Items of a page: 1 to 1000, 0 for 100."""
+    check_count("as its page_size", size, 0, _MAX_PAGE)
+    return size or _DEFAULT_PAGE
+
+
+def make_token(kind: str, value: str | int) -> str:
+    """An opaque token: the next page starts after or at `value`."""
+    return base64.urlsafe_b64encode(json.dumps([kind, value]).encode()).decode()
+
+
+def read_token(token: str, kind: str) -> str | int:
+    """The value of a token. Raises InvalidInput for one that we did not make for this list."""
+    try:
+        found, value = json.loads(base64.urlsafe_b64decode(token))
+        if found == kind and isinstance(value, (str, int)):
+            return value
+    except ValueError:
+        pass
+    raise InvalidInput(
+        f"page_token = {token[:40]!r}: expected the next_page_token of the page before."
+    )
