@@ -11,6 +11,8 @@ import errno
 import hashlib
 import io
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,6 +110,24 @@ class ArtifactStore:
                 path.unlink()
         return ref
 
+    @contextmanager
+    def drafts(self) -> Iterator[Path]:
+        """A folder on the store's own disk for files on their way to `put_file`; gone afterwards.
+
+        Raises:
+            StorageFull: The disk fills up while the block writes.
+        """
+        with _storage_errors(self.root):
+            folder = Path(tempfile.mkdtemp(prefix="draft-", dir=self.root))
+        try:
+            yield folder
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise _full(self.root) from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def remember(self, key: str, ref: str) -> None:
         """Lets `key` point to `ref`."""
         self._put(self._key_name(key), ref.encode())
@@ -157,7 +177,11 @@ def _storage_errors(root: Path) -> Iterator[None]:
     except Exception as error:  # obstore raises its own classes without a common OSError
         text = str(error)
         if getattr(error, "errno", None) == errno.ENOSPC or any(mark in text for mark in _FULL):
-            raise StorageFull(
-                f"The artifact store {root} is full: free some space; work then goes on by itself."
-            ) from error
+            raise _full(root) from error
         raise Unavailable(f"The artifact store {root} cannot be written to: {text}") from error
+
+
+def _full(root: Path) -> StorageFull:
+    return StorageFull(
+        f"The artifact store {root} is full: free some space; work then goes on by itself."
+    )

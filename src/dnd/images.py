@@ -7,7 +7,7 @@ import warnings
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dnd.errors import BadImage
 
@@ -42,6 +42,8 @@ def decode_image(data: bytes) -> Image.Image:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage(f"The image is too large to decode: {error}") from None
+    except UnidentifiedImageError:  # its text names an object in memory
+        raise BadImage(f"Not a readable {', '.join(FORMATS)} image.") from None
     except Exception as error:  # Pillow raises many classes on damaged files
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadImage(f"Not a readable {', '.join(FORMATS)} image: {detail}") from None
