@@ -114,34 +114,31 @@ class ExemplarSelector:
         )
 
     async def select(self, units: Sequence[int]) -> list[OrError[UnitExemplars]]:
-        """The exemplars of each unit, in order; images are shared by all units that want them."""
+        """The exemplars of each unit, in order; images are shared by all units that want them.
+
+        Raises:
+            UnitOutOfRange: The layer does not have one of the units.
+        """
+        num_units = self._index.record.num_units
+        for unit in units:
+            if not 0 <= unit < num_units:
+                raise UnitOutOfRange(
+                    f"Unit {unit} is asked for: layer {self._index.record.layer!r} has units 0 to "
+                    f"{num_units - 1}."
+                )
         wanted = {unit: self._images_of(unit) for unit in dict.fromkeys(units)}
         users: dict[int, list[int]] = {}
         for unit, numbers in wanted.items():
-            for number in numbers if not isinstance(numbers, DndError) else ():
+            for number in numbers:
                 users.setdefault(number, []).append(unit)
         found = await asyncio.gather(
             *(self._probe_image(number, asking) for number, asking in users.items())
         )
         by_image = dict(zip(users, found, strict=True))
-        results: list[OrError[UnitExemplars]] = []
-        for unit in units:
-            numbers = wanted[unit]
-            results.append(
-                numbers
-                if isinstance(numbers, DndError)
-                else await self._in_pool(self._finish, unit, numbers, by_image)
-            )
-        return results
+        return [await self._in_pool(self._finish, unit, wanted[unit], by_image) for unit in units]
 
-    def _images_of(self, unit: int) -> OrError[list[int]]:
+    def _images_of(self, unit: int) -> list[int]:
         """Numbers of the images to consider for a unit, most activating first."""
-        num_units = self._index.record.num_units
-        if not 0 <= unit < num_units:
-            return UnitOutOfRange(
-                f"Unit {unit} of layer {self._index.record.layer!r}: it has units 0 to "
-                f"{num_units - 1}."
-            )
         activity = self._index.activities[unit]
         if activity in (UnitActivity.DEAD, UnitActivity.TIED):
             return []

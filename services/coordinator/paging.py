@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from typing import TypeVar
 
 from google.protobuf.json_format import MessageToDict
 
 from dnd.errors import InvalidInput
 from dnd.serving.inputs import check_count
 from dnd.v1 import coordinator_pb2 as pb2
+
+T = TypeVar("T")
 
 _MAX_PAGE, _DEFAULT_PAGE = 1000, 100
 
@@ -32,14 +35,14 @@ def make_token(kind: str, value: str | int) -> str:
     return base64.urlsafe_b64encode(json.dumps([kind, value]).encode()).decode()
 
 
-def read_token(token: str, kind: str) -> str | int:
+def read_token(token: str, kind: str, cls: type[T]) -> T:
     """The value of a token. Raises InvalidInput for one that we did not make for this list."""
     try:
-        found, value = json.loads(base64.urlsafe_b64decode(token))
-        if found == kind and isinstance(value, (str, int)):
-            return value
+        found = json.loads(base64.urlsafe_b64decode(token))
     except ValueError:
-        pass
+        found = None
+    if isinstance(found, list) and found[:1] == [kind] and isinstance(found[-1], cls):
+        return found[-1]
     raise InvalidInput(
         f"page_token = {token[:40]!r}: expected the next_page_token of the page before."
     )

@@ -143,7 +143,7 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
     ) -> pb2.ListJobsResponse:
         asked = request_context(request)
         size = page_size(request.page_size)
-        before = str(read_token(request.page_token, "jobs")) if request.page_token else ""
+        before = read_token(request.page_token, "jobs", str) if request.page_token else ""
 
         def page(session: Session) -> pb2.ListJobsResponse:
             found = jobs.list_jobs(session, asked.tenant, before, size + 1)
@@ -208,7 +208,7 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
     ) -> pb2.ListLabelsResponse:
         asked = request_context(request)
         size = page_size(request.page_size)
-        start = int(read_token(request.page_token, "units")) if request.page_token else 0
+        start = read_token(request.page_token, "units", int) if request.page_token else 0
         state = enum_member(request.state, _UNIT_STATE, UnitState) if request.state else None
 
         def page(session: Session) -> pb2.ListLabelsResponse:

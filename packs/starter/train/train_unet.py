@@ -26,9 +26,9 @@ from .train_vae import LATENT_CHANNELS
 from .views import Rasters, drawing_views
 
 BATCH = 64
-VIEWS = 6
+VIEWS = 4
 STYLE_WEIGHTS = {"openmoji": 1.3, "noto": 1.0, "fluent-emoji-flat": 1.0}
-GROUP_WEIGHTS = {"flags": 0.15, "people-body": 0.5, "symbols": 0.6}
+GROUP_WEIGHTS = {"flags": 0.1, "people-body": 0.35, "symbols": 0.4}
 NOISE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,

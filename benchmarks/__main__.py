@@ -1,0 +1,10 @@
+"""Runs every benchmark, one after the other: `make bench`."""
+
+import runpy
+import sys
+
+if __name__ == "__main__":
+    sys.argv = sys.argv[:1]
+    for name in ("index_memory", "pipeline"):
+        print(f"== python -m benchmarks.{name}", flush=True)
+        runpy.run_module(f"benchmarks.{name}", run_name="__main__")

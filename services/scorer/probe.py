@@ -1,0 +1,204 @@
+"""Embeddings of a probe set's select half, computed once, and what units correlate with (METHOD).
+
+The probe correlation of a candidate is Pearson's between the unit's activation and the cosine of
+image and concept, over the select half. It needs no drawing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dnd.artifacts import ArtifactStore
+from dnd.convert import images
+from dnd.errors import DeadlineExceeded, DndError, InvalidInput
+from dnd.keys import stage_key
+from dnd.manifest import Manifest
+from dnd.types import ModelInfo, OrError, RequestContext
+from dnd_services.scorer.embedding import Embedder
+from dnd_services.scorer.scoring import Array
+
+log = logging.getLogger(__name__)
+
+Embeddings = NDArray[np.float32]
+
+STREAM_IMAGES = 256
+"""Images of the probe set that are under way at once."""
+
+RETRY_S = 10.0
+"""When to ask again for a probe set that is still being embedded, seconds."""
+
+BLOCK_IMAGES = 4096
+"""Rows of the embeddings that are in memory at once while correlating."""
+
+
+class ProbeEmbeddings:
+    """Embeddings of probe sets, in the artifact store for every replica.
+
+    Args:
+        embedder: Embeds the images.
+        store: Where manifests, images and embeddings lie.
+        info: The model, which enters the key.
+    """
+
+    def __init__(self, embedder: Embedder, store: ArtifactStore, info: ModelInfo) -> None:
+        self._embedder = embedder
+        self._store = store
+        self._info = info
+        self._running: dict[str, asyncio.Task[str]] = {}
+
+    async def get(self, manifest_ref: str, timeout_s: float | None = None) -> Embeddings:
+        """Embeddings of the select half in manifest order, `(images, dim)` float32, memory-mapped.
+
+        The first to ask starts the work, others wait for it. It goes on when they leave, so that a
+        caller whose time is over finds it further along, or done, when it comes again.
+
+        Raises:
+            NotFound: The manifest or an image of it is not in the store.
+            InvalidInput: The reference is no manifest, or its select half is empty.
+            Overloaded, Unavailable: The images cannot be computed now.
+            DeadlineExceeded: The work goes on, and takes longer than `timeout_s`.
+        """
+        info = self._info
+        key = stage_key("embed", info.digest, info.dtype, info.fixed_batch, manifest_ref)
+        ref = await asyncio.to_thread(self._store.recall, key)
+        if ref is None:
+            if key not in self._running:
+                task = asyncio.create_task(self._compute(key, manifest_ref))
+                task.add_done_callback(lambda done: self._finish(key, done))
+                self._running[key] = task
+            waiting = asyncio.shield(self._running[key])
+            try:
+                ref = await asyncio.wait_for(waiting, timeout_s)
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    "The probe set is still being embedded, which is done once: call again.",
+                    retry_after_s=RETRY_S,
+                ) from None
+        return self._store.get_array(ref)
+
+    async def close(self) -> None:
+        """Ends work that is still under way."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _finish(self, key: str, task: asyncio.Task[str]) -> None:
+        del self._running[key]
+        if not task.cancelled() and task.exception() is not None:
+            log.warning("embedding a probe set failed: %s", task.exception())
+
+    async def _compute(self, key: str, manifest_ref: str) -> str:
+        manifest = await asyncio.to_thread(Manifest.load, self._store, manifest_ref)
+        chosen = manifest.select_indices()
+        if not len(chosen):
+            raise InvalidInput(f"{manifest_ref}: the select half of this probe set is empty.")
+        log.info("embedding %d probe images", len(chosen))
+        with self._store.drafts() as folder:
+            path = folder / "embeddings.npy"
+            rows: np.memmap[Any, Any] | None = None
+            for start in range(0, len(chosen), STREAM_IMAGES):
+                refs = manifest.refs(chosen[start : start + STREAM_IMAGES])
+                vectors = await self._embedder.embed_images(
+                    images(refs), 0, context=RequestContext(), timeout_s=None, keep=False
+                )
+                for place, vector in enumerate(vectors, start):
+                    if isinstance(vector, DndError):
+                        raise vector
+                    if rows is None:
+                        shape = (len(chosen), len(vector))
+                        rows = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+                    rows[place] = vector
+            assert rows is not None
+            rows.flush()
+            del rows
+            ref = await asyncio.to_thread(self._store.put_file, path)
+        await asyncio.to_thread(self._store.remember, key, ref)
+        return ref
+
+
+def load_activations(store: ArtifactStore, ref: str, num_images: int) -> Array:
+    """A unit's activations over the select half, `(images,)` float64.
+
+    Raises:
+        InvalidInput: There are none, not as many as images, or not finite ones.
+        NotFound: The store does not have them.
+    """
+    if not ref:
+        raise InvalidInput(
+            "Probe correlation is asked for, and the unit has no probe_activations_ref: keep the "
+            "matrix while indexing, or set probe_correlation to false."
+        )
+    try:
+        values = np.asarray(store.get_array(ref), dtype=np.float64)
+    except ValueError:
+        raise InvalidInput(f"{ref} is no array of activations.") from None
+    if values.shape != (num_images,):
+        raise InvalidInput(
+            f"{ref} holds activations of shape {values.shape}: expected ({num_images},), one for "
+            "each image of the select half of the request's manifest."
+        )
+    if not np.isfinite(values).all():
+        raise InvalidInput(f"{ref} holds an activation that is not a finite number.")
+    return values
+
+
+def correlate(
+    embeddings: Embeddings, activations: Sequence[Array], texts: Sequence[Array]
+) -> list[Array]:
+    """Probe correlation of every candidate of several units, in one pass over the embeddings.
+
+    The product is taken unit by unit within a block, so that its bits do not depend on which other
+    units a request happens to have.
+
+    Args:
+        embeddings: `(images, dim)`.
+        activations: For each unit `(images,)`.
+        texts: For each unit the embeddings of its candidates, `(candidates, dim)`.
+
+    Returns:
+        For each unit `(candidates,)`, -1..1; 0 where activation or cosine is constant.
+    """
+    num = len(embeddings)
+    centred = [values - values.mean() for values in activations]
+    columns = [np.ascontiguousarray(rows.T, dtype=np.float32) for rows in texts]
+    # Sums of activation * cosine, cosine, and cosine squared over the images.
+    sums = [np.zeros((3, len(rows))) for rows in texts]
+    for start in range(0, num, BLOCK_IMAGES):
+        block = np.array(embeddings[start : start + BLOCK_IMAGES], dtype=np.float32)
+        for values, column, total in zip(centred, columns, sums, strict=True):
+            cosines = (block @ column).astype(np.float64)
+            total[0] += values[start : start + len(block)] @ cosines
+            total[1] += cosines.sum(axis=0)
+            total[2] += np.square(cosines).sum(axis=0)
+    results = []
+    for values, total in zip(centred, sums, strict=True):
+        spread = np.sqrt(np.maximum(total[2] - np.square(total[1]) / num, 0) * (values @ values))
+        # Below this the spread is rounding: cosines are float32.
+        flat = spread <= 1e-7 * np.sqrt(total[2] * (values @ values))
+        results.append(np.clip(np.where(flat, 0.0, total[0] / np.where(flat, 1.0, spread)), -1, 1))
+    return results
+
+
+def correlate_good(
+    store: ArtifactStore,
+    embeddings: Embeddings,
+    refs: Sequence[str],
+    texts: Sequence[Array],
+) -> list[OrError[Array]]:
+    """`correlate` for activations in the store; a unit's error touches no other unit."""
+    loaded: list[OrError[Array]] = []
+    for ref in refs:
+        try:
+            loaded.append(load_activations(store, ref, len(embeddings)))
+        except DndError as error:
+            loaded.append(error)
+    good = [(a, t) for a, t in zip(loaded, texts, strict=True) if not isinstance(a, DndError)]
+    answers = iter(correlate(embeddings, [a for a, _ in good], [t for _, t in good]))
+    return [a if isinstance(a, DndError) else next(answers) for a in loaded]

@@ -1,0 +1,212 @@
+"""The SDK against a coordinator over real gRPC."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from fake_coordinator import FakeCoordinator, serve_fake
+from result_samples import LAYERS, make_sample
+
+import dnd
+from dnd.client import IMAGES_PER_CALL, Client
+from dnd.errors import (
+    AlreadyExists,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    Unavailable,
+    UnknownName,
+)
+from dnd.jobs import JobSpec, JobState, LayerUnits, StageCount, UnitState, spec_from_message
+from dnd.types import Priority
+
+SPEC = JobSpec(
+    "small-net",
+    (LayerUnits("head", (0, 1, 5)), LayerUnits("features.3")),
+    "squares",
+    "starter",
+    {"synthesis.num_steps": "8"},
+    2**63,
+    Priority.INTERACTIVE,
+)
+
+
+@pytest.fixture
+def fake() -> FakeCoordinator:
+    return FakeCoordinator(make_sample(5, states={4: UnitState.FAILED}))
+
+
+@pytest.fixture
+def client(fake: FakeCoordinator) -> Iterator[Client]:
+    with serve_fake(fake) as address, Client(address, retry_s=2.0) as client:
+        yield client
+
+
+def test_exports_only_what_is_promised_when_imported() -> None:
+    assert dnd.__all__ == [
+        "Client",
+        "DndError",
+        "Estimate",
+        "Job",
+        "JobSpec",
+        "JobState",
+        "LayerUnits",
+        "UnitResult",
+        "UnitState",
+    ]
+    assert all(hasattr(dnd, name) for name in dnd.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        _ = dnd.Nothing  # type: ignore[attr-defined]
+
+
+def test_loads_no_grpc_when_only_dnd_is_imported() -> None:
+    code = "import sys, dnd; sys.exit(any(m in sys.modules for m in ('grpc', 'numpy', 'click')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_sends_the_whole_specification_when_a_job_is_created(
+    client: Client, fake: FakeCoordinator
+) -> None:
+    job = client.create_job(SPEC)
+    assert job.id == "job-1"
+    assert fake.last_spec is not None
+    assert spec_from_message(fake.last_spec) == SPEC
+
+
+def test_answers_the_same_job_when_the_request_id_is_repeated(client: Client) -> None:
+    first = client.create_job(SPEC, "request-1")
+    assert client.create_job(SPEC, "request-1").id == first.id
+    with pytest.raises(AlreadyExists):
+        client.create_job(replace(SPEC, seed=1), "request-1")
+    assert client.create_job(SPEC).id != first.id
+
+
+def test_reads_a_job_field_by_field_when_it_is_asked_for(
+    client: Client, fake: FakeCoordinator
+) -> None:
+    client.create_job(SPEC)
+    expected = fake.samples["job-1"].job
+    assert client.get_job("job-1") == expected
+    assert client.get_job() == expected
+    assert expected.num_ended == 4
+
+
+def test_raises_the_servers_error_when_a_name_is_unknown(client: Client) -> None:
+    with pytest.raises(NotFound, match="There is no job 'x'"):
+        client.get_job("x")
+    with pytest.raises(UnknownName, match="Did you mean 'small-net'"):
+        client.layers("smal-net")
+    client.create_job(SPEC)
+    with pytest.raises(NotFound, match="no unit 77"):
+        client.unit("job-1", "head", 77)
+
+
+def test_lists_everything_once_when_it_takes_several_pages(
+    client: Client, fake: FakeCoordinator
+) -> None:
+    for _ in range(5):
+        client.create_job(SPEC)
+    ids = [job.id for job in client.list_jobs(page_size=2)]
+    assert ids == ["job-5", "job-4", "job-3", "job-2", "job-1"]
+    units = list(client.labels("job-1", page_size=2))
+    assert [unit.unit for unit in units] == [0, 1, 2, 3, 4]
+    assert units == fake.samples["job-1"].units
+    assert fake.calls.count("ListLabels") == 3
+
+
+def test_leaves_out_units_and_records_when_not_asked_for(client: Client) -> None:
+    client.create_job(SPEC)
+    failed = list(client.labels("job-1", state=UnitState.FAILED, with_records=False))
+    assert [(unit.unit, unit.record) for unit in failed] == [(4, None)]
+    assert list(client.labels("job-1", layer="other")) == []
+    unit = client.unit("job-1", "head", 2)
+    assert unit.labels == ("red square 2", "plain ground")
+    assert unit.record is not None
+    assert unit.record["auc"] == 0.75
+
+
+def test_refuses_a_page_size_that_no_server_takes(client: Client) -> None:
+    with pytest.raises(InvalidInput, match="page_size = 0"):
+        list(client.labels("job-1", page_size=0))
+
+
+def test_fetches_images_in_order_when_there_are_more_than_a_call_takes(
+    client: Client, fake: FakeCoordinator
+) -> None:
+    client.create_job(SPEC)
+    images = fake.samples["job-1"].images
+    refs = list(images) * 4
+    assert len(refs) > 2 * IMAGES_PER_CALL
+    assert client.images("job-1", refs) == [images[ref] for ref in refs]
+    assert client.images("job-1", []) == []
+
+
+def test_describes_targets_layers_and_cost(client: Client, fake: FakeCoordinator) -> None:
+    assert client.targets().models == ("small-net",)
+    assert client.layers("small-net") == LAYERS
+    assert client.estimate(SPEC) == fake.estimate
+
+
+def test_changes_a_job_when_told_to(client: Client) -> None:
+    client.create_job(SPEC)
+    assert client.pause_job("job-1").state is JobState.PAUSED
+    assert client.resume_job("job-1").state is JobState.RUNNING
+    assert client.cancel_job("job-1").state is JobState.CANCELLED
+    assert client.retry_job("job-1").state is JobState.RUNNING
+
+
+def test_watches_until_the_job_has_ended_when_the_stream_breaks(
+    client: Client, fake: FakeCoordinator
+) -> None:
+    client.create_job(SPEC)
+    ended = fake.samples["job-1"].job
+    running = replace(ended, state=JobState.RUNNING, ended_at_s=0.0)
+    fake.steps = [replace(running, stages=(StageCount("index", n),)) for n in range(3)]
+    fake.failures = [("WatchJob", Unavailable("going away"))]
+    seen = list(client.watch("job-1"))
+    assert [job.stages[0].num_done for job in seen[:3]] == [0, 1, 2]
+    assert seen[-1] == ended
+    assert fake.calls.count("WatchJob") == 2
+
+
+def test_repeats_a_call_when_its_failure_may_pass(client: Client, fake: FakeCoordinator) -> None:
+    fake.failures = [
+        ("", Unavailable("starting")),
+        ("", Overloaded("full", retry_after_s=0.01)),
+    ]
+    assert client.targets().probes == ("squares",)
+    assert fake.calls == ["ListTargets"] * 3
+
+
+def test_gives_up_at_once_when_told_not_to_repeat(fake: FakeCoordinator) -> None:
+    fake.failures = [("", Unavailable("starting"))]
+    with (
+        serve_fake(fake) as address,
+        Client(address, retry_s=0) as client,
+        pytest.raises(Unavailable, match="starting"),
+    ):
+        client.targets()
+    assert fake.calls == ["ListTargets"]
+
+
+def test_says_which_service_is_away_when_nothing_listens() -> None:
+    with (
+        Client("127.0.0.1:1", retry_s=0) as client,
+        pytest.raises(Unavailable, match="The coordinator service did not answer"),
+    ):
+        client.targets()
+
+
+def test_follows_a_restart_when_given_an_endpoints_file(tmp_path, fake: FakeCoordinator) -> None:
+    file = tmp_path / "coordinator.json"
+    with Client(f"file:{file}", retry_s=15.0) as client:
+        with serve_fake(fake) as address:
+            file.write_text(f'{{"address": "{address}"}}')
+            assert client.targets().models == ("small-net",)
+        with serve_fake(fake) as address:
+            file.write_text(f'{{"address": "{address}"}}')
+            assert client.targets().models == ("small-net",)

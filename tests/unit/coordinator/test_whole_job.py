@@ -1,0 +1,122 @@
+"""A job from its making to its end, on fakes, in one thread."""
+
+from __future__ import annotations
+
+from coordinator_desk import Desk
+
+from dnd.jobs import JobSpec, JobState, LayerUnits, UnitState
+from dnd_services.coordinator import states
+from dnd_services.coordinator.models import SetWaitRow, UnitRow, WorkRow
+
+ALL_DEAD = JobSpec("tiny", (LayerUnits("features.conv", (13, 29)),), "shapes", "starter")
+
+
+def test_job_ends_with_each_unit_in_one_terminal_state(desk: Desk, spec: JobSpec) -> None:
+    job_id = desk.create(spec)
+    desk.run_until_idle()
+    job = desk.job(job_id)
+    assert JobState(job.state) is JobState.COMPLETED
+    assert job.num_ended == job.num_units == 20
+    progress = desk.progress(job_id)
+    assert progress.units == {
+        UnitState.LABELED: 17,
+        UnitState.SPARSE: 1,
+        UnitState.DEAD: 1,
+        UnitState.TIED: 1,
+    }
+    assert progress.pause_reason == ""
+    for stage in progress.stages:
+        assert stage.num_open == stage.num_failed == 0
+        assert stage.num_done == stage.num_total > 0
+        assert stage.item_s > 0
+    assert desk.rows(SetWaitRow) == []
+    desk.check_counters(job_id)
+
+
+def test_records_hold_all_evidence_in_the_order_of_the_job(desk: Desk, spec: JobSpec) -> None:
+    job_id = desk.create(spec)
+    desk.run_until_idle()
+    records = desk.records(job_id)
+    asked = [(one.layer, unit) for one in spec.layers for unit in one.units]
+    assert [(r["layer"], r["unit"]) for r in records] == asked
+    first = records[0]
+    assert first["state"] == "labeled"
+    assert len(first["exemplars"]) == 5
+    assert all(exemplar["caption"] for exemplar in first["exemplars"])
+    assert first["exemplars"][1]["box"] == [2, 2, 12, 12]
+    assert len(first["deciles"]) == 10
+    assert 1 <= len(first["labels"]) <= 3
+    best = first["candidates"][first["labels"][0]["candidate"]]
+    assert best["text"] == first["labels"][0]["text"]
+    assert len(best["images"]) == len(best["activations"]) == len(best["ranks"]) == 3
+    assert first["labels"][0]["score"] == best["score"]
+    assert 0 <= first["auc"] <= 1
+    assert first["tokens"]["num_calls"] == 5
+    assert first["digests"]["captioner"] == desk.fakes.captioner.digest
+    assert {"exemplars", "caption", "summarize", "synthesize", "score"} == set(
+        desk.units(job_id)[0].row.timings  # type: ignore[union-attr]
+    )
+    dead = next(record for record in records if record["state"] == "dead")
+    assert dead["labels"] == dead["exemplars"] == dead["candidates"] == []
+
+
+def test_records_are_equal_when_the_order_of_work_differs(desk: Desk, spec: JobSpec) -> None:
+    first = desk.create(spec, "first")
+    desk.run_until_idle()
+    second = desk.create(spec, "second", tenant="other")  # shares no drawings with the first
+    for _ in range(400):
+        if not desk.round() and not desk.published:
+            break
+        desk.published.reverse()
+        late, desk.published = desk.published[::3], desk.published[1::3] + desk.published[2::3]
+        desk.work()
+        desk.published += late
+    assert JobState(desk.job(second).state) is JobState.COMPLETED
+    assert desk.records(first) == desk.records(second)
+
+
+def test_dead_and_tied_units_cost_nothing(desk: Desk) -> None:
+    job_id = desk.create(ALL_DEAD)
+    desk.run_until_idle()
+    assert JobState(desk.job(job_id).state) is JobState.COMPLETED
+    assert [unit.state for unit in desk.units(job_id)] == [UnitState.DEAD, UnitState.DEAD]
+    assert desk.fakes.activations.faults.num_calls["SelectExemplars"] == 0
+    assert {row.scope for row in desk.rows(WorkRow)} == {states.SHARD, states.MERGE, states.LAYER}
+    (comparison,) = desk.rows(WorkRow, scope=states.LAYER)
+    assert comparison.state == states.SKIPPED
+
+
+def test_sparse_unit_is_not_labelled_when_it_has_two_images(desk: Desk) -> None:
+    units = LayerUnits("features.conv", (15, 31))
+    job_id = desk.create(JobSpec("tiny", (units,), "shapes", "starter"))
+    desk.run_until_idle()
+    four, two = desk.units(job_id)
+    assert four.state is two.state is UnitState.SPARSE
+    assert four.row is not None
+    assert two.row is not None
+    assert four.row.labels
+    assert two.row.labels == []
+    assert desk.fakes.captioner.faults.num_calls["CaptionImages"] == 1
+
+
+def test_index_is_made_in_shards_and_merged_once(desk: Desk) -> None:
+    units = LayerUnits("classifier", (1, 2))
+    job_id = desk.create(JobSpec("tiny", (units,), "photos", "starter"))
+    desk.run_until_idle()
+    shards = desk.rows(WorkRow, job_id=job_id, scope=states.SHARD)
+    assert len(shards) == 8
+    assert all(shard.output.startswith("sha256:") for shard in shards)
+    assert desk.fakes.activations.faults.num_calls["MergeShards"] == 1
+
+
+def test_units_get_rows_in_chunks_ahead_of_the_work(desk: Desk, spec: JobSpec) -> None:
+    object.__setattr__(desk.settings, "chunk_units", 3)
+    object.__setattr__(desk.settings, "open_units", 7)
+    job_id = desk.create(spec)
+    most = 0
+    while desk.job(job_id).state == "running":
+        desk.round()
+        most = max(most, len(desk.rows(UnitRow, state="pending")))
+        desk.work()
+    assert 0 < most <= 7
+    assert desk.job(job_id).num_ended == 20
