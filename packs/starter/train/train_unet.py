@@ -27,6 +27,7 @@ from .views import Rasters, drawing_views
 
 BATCH = 64
 VIEWS = 4
+CHECKPOINT_STEPS = 500
 STYLE_WEIGHTS = {"openmoji": 1.3, "noto": 1.0, "fluent-emoji-flat": 1.0}
 GROUP_WEIGHTS = {"flags": 0.1, "people-body": 0.35, "symbols": 0.4}
 NOISE = {
@@ -106,6 +107,12 @@ class TextTokens:
         return torch.stack([self._known[text] for text in texts])
 
 
+def save(model: torch.nn.ModuleList, work: Path) -> None:
+    """Write ``unet/`` and ``text_encoder/`` under the work folder."""
+    for part, name in zip(model, ("unet", "text_encoder"), strict=True):
+        part.save_pretrained(work / name)
+
+
 def main(work: Path, cpu_s: float, wall_s: float, peak: float = 2e-3) -> None:
     """Train for ``cpu_s`` seconds; writes ``unet/`` and ``text_encoder/`` under the work folder."""
     torch.manual_seed(0)
@@ -169,9 +176,9 @@ def main(work: Path, cpu_s: float, wall_s: float, peak: float = 2e-3) -> None:
                 flush=True,
             )
         step += 1
-    unet, encoder = average.model
-    unet.save_pretrained(work / "unet")
-    encoder.save_pretrained(work / "text_encoder")
+        if step % CHECKPOINT_STEPS == 0:
+            save(average.model, work)
+    save(average.model, work)
 
 
 if __name__ == "__main__":
