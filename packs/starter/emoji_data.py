@@ -131,7 +131,7 @@ def write_probe_set(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     svg_paths = openmoji_svg_paths()
-    entries: list[dict[str, str]] = []
+    entries: list[dict[str, Any]] = []
     for concept, hexcode in iterate_probe_emoji(num_images, seed):
         path = svg_paths.get(hexcode)
         if path is None:
