@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dnd.cli import job_commands, label_commands, stack_commands
+from dnd.cli import demo, job_commands, label_commands, stack_commands
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -33,5 +33,6 @@ for command in (
     stack_commands.up,
     stack_commands.status,
     stack_commands.down,
+    demo.demo,
 ):
     app.add_command(command)
