@@ -131,6 +131,8 @@ class Backend:
             return asyncio.run_coroutine_threadsafe(running, loop).result()
 
         def run() -> str:
+            if known := self.store.recall(key):  # while this one waited for its turn
+                return known
             images = ProbeImages(manifest_ref, self.store)
             ref = index_shard(
                 network,

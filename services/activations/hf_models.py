@@ -12,7 +12,7 @@ from transformers import (
     AutoModelForImageClassification,
 )
 
-from dnd.errors import InvalidInput, ModelMissing
+from dnd.errors import BadSetting, InvalidInput, ModelMissing
 from dnd.serving.placement import loading
 from dnd.serving.weights import resolve_weights, weights_digest
 from dnd_services.activations.targets import Preprocessing, Target
@@ -30,7 +30,13 @@ def load_hf(location: str) -> Target:
         UnsafeModelFile: Its weights are there as a pickle only.
         InvalidInput: Its preprocessing is none that this service can follow.
     """
-    folder = resolve_weights(location)
+    try:
+        folder = resolve_weights(location)
+    except BadSetting:
+        raise InvalidInput(
+            f"'hf:{location}': there is no such folder, and a model of the hub needs a pinned "
+            "revision: 'hf:owner/name@revision'."
+        ) from None
     weights_digest(folder)  # refuses a folder of pickles
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]

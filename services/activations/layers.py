@@ -56,7 +56,9 @@ def find_modules(network: nn.Module, layers: Sequence[str]) -> dict[str, nn.Modu
     modules = {path: module for path, module in network.named_modules() if path}
     for layer in layers:
         if layer not in modules:
-            raise UnknownName(suggest(layer, list(modules), what="layer"))
+            raise UnknownName(
+                suggest(layer, list(modules), what="layer") + " `dnd layers MODEL` lists them all."
+            )
     return {layer: modules[layer] for layer in layers}
 
 
@@ -120,11 +122,15 @@ def read_output(module: nn.Module, output: Any, num_images: int) -> LayerOutput 
 
 def _is_channels_last(module: nn.Module, output: Tensor) -> bool:
     """Linear layers and the stages of some hierarchical transformers answer (…, units)."""
-    if isinstance(module, (nn.Linear, nn.LayerNorm)):
+    _, first, second, third = output.shape
+    if isinstance(module, nn.LayerNorm):
+        # Classes derived from it may turn their input and normalise (images, units, …).
+        num_units = module.normalized_shape[-1]
+        return third == num_units and (type(module) is nn.LayerNorm or first != num_units)
+    if isinstance(module, nn.Linear):
         return True
     if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
         return False
-    _, first, second, third = output.shape
     return first == second != third
 
 

@@ -7,6 +7,8 @@ never from a model's repository.
 from __future__ import annotations
 
 import importlib
+import os
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -14,10 +16,12 @@ from typing import Any
 
 import torch
 
-from dnd.errors import DndError, InvalidInput, ModelMissing, UnknownName
+from dnd.errors import DndError, InvalidInput, ModelMissing, UnknownName, UnsafeModelFile
 from dnd_services.activations.hf_models import load_hf
 from dnd_services.activations.registry import Spec
 from dnd_services.activations.targets import Preprocessing, Target
+
+_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # a variable of torch's own
 
 
 def load_target(spec: Spec) -> Target:
@@ -40,19 +44,22 @@ def load_python(location: str) -> Target:
     module_name, _, factory_name = location.partition(":")
     if not factory_name:
         raise InvalidInput(f"'python:{location}': expected 'python:package.module:factory'.")
-    try:
-        factory = getattr(importlib.import_module(module_name), factory_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name + ".").startswith(error.name + "."):
-            raise UnknownName(f"'python:{location}': there is no module {error.name!r}.") from None
-        raise ModelMissing(
-            f"'python:{location}' needs the package {error.name!r}, which is not installed."
-        ) from None
-    except AttributeError:
-        raise UnknownName(
-            f"'python:{location}': module {module_name!r} has no {factory_name!r}."
-        ) from None
     with explaining(f"python:{location}"):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name and (module_name + ".").startswith(error.name + "."):
+                raise UnknownName(
+                    f"'python:{location}': there is no module {error.name!r}."
+                ) from None
+            raise ModelMissing(
+                f"'python:{location}' needs the package {error.name!r}, which is not installed."
+            ) from None
+        factory = getattr(module, factory_name, None)
+        if not callable(factory):
+            raise UnknownName(
+                f"'python:{location}': module {module_name!r} has no function {factory_name!r}."
+            )
         made = factory()
     if isinstance(made, tuple) and len(made) in (2, 3):
         names = tuple(map(str, made[2])) if len(made) == 3 else ()
@@ -82,7 +89,8 @@ def load_torchvision(location: str) -> Target:
             weights = models.get_model_weights(name)[weights_name]
         except (KeyError, ValueError) as error:
             raise UnknownName(f"torchvision has no {location!r}: {error}.") from None
-        module = models.get_model(name, weights=weights)
+        with _without_pickles():
+            module = models.get_model(name, weights=weights)
         chain = weights.transforms()
         side = _side(chain.crop_size)
         preprocessing = Preprocessing(
@@ -101,7 +109,8 @@ def load_timm(location: str) -> Target:
     with explaining(f"timm:{location}"):
         if not timm.is_model(location):
             raise UnknownName(f"timm has no model {location!r}.")
-        module = timm.create_model(location, pretrained=True)
+        with _without_pickles():
+            module = timm.create_model(location, pretrained=True)
         config = timm.data.resolve_model_data_config(module)
         _, height, width = config["input_size"]
         share = float(config.get("crop_pct") or 1.0)
@@ -121,15 +130,35 @@ def explaining(name: str) -> Iterator[None]:
     """Says in a sentence why `name` does not load.
 
     Raises:
-        ModelMissing: Anything but an error of ours was raised.
+        UnsafeModelFile: torch has refused a pickle that is more than tensors.
+        ModelMissing: Anything else but an error of ours was raised.
     """
     try:
         yield
     except DndError:
         raise
+    except pickle.UnpicklingError as error:
+        raise UnsafeModelFile(
+            f"{name} has its weights in a pickle that holds more than tensors, and reading that "
+            "would run code from it: save the state_dict alone, or use safetensors."
+        ) from error
     except Exception as error:
         detail = " ".join(str(error).split())[:300]
         raise ModelMissing(f"{name} does not load: {type(error).__name__}: {detail}") from error
+
+
+@contextmanager
+def _without_pickles() -> Iterator[None]:
+    """Libraries that unpickle whatever they have downloaded read tensors only, in this block."""
+    before = os.environ.get(_TENSORS_ONLY)
+    os.environ[_TENSORS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_TENSORS_ONLY]
+        else:
+            os.environ[_TENSORS_ONLY] = before
 
 
 def _extra(module_name: str, extra: str) -> ModuleType:

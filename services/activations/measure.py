@@ -7,6 +7,7 @@ units, jobs and the null distribution need no pass of their own.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,8 +51,8 @@ async def measure_sets(
         return network.preprocessing.prepare(image)
 
     async def measure(one: activations_pb2.ImageSet) -> OrError[Measurement]:
-        names = [measurement_key(network, layer, one.key, pooling, show_at) for layer in layers]
-        if one.key and (known := await asyncio.to_thread(_recall, store, names, len(one.images))):
+        names = [measurement_key(network, layer, one, pooling, show_at) for layer in layers]
+        if one.key and (known := await asyncio.to_thread(_recall, store, names)):
             return Measurement(one.key, known)
         pictures: list[np.ndarray] = []
         for number, picture in enumerate(await prepare_images(one.images, store, prepare)):
@@ -68,24 +69,20 @@ async def measure_sets(
 
 
 def measurement_key(
-    network: Network, layer: str, set_key: str, pooling: Pooling, show_at: int
+    network: Network, layer: str, one: activations_pb2.ImageSet, pooling: Pooling, show_at: int
 ) -> str:
-    """Where the measurement of a set is remembered."""
-    return keys.stage_key("measure", network.digest, layer, set_key, pooling, show_at)
+    """Where the measurement of a set is remembered.
 
-
-def _recall(store: ArtifactStore, names: Sequence[str], num_images: int) -> tuple[str, ...]:
-    """References of the arrays of a set that was measured before; none if any is missing.
-
-    A set that has lost or gained images since then is another one, whatever its key says.
+    Drawings may fail, so the same key may come with other images: they are part of the name.
     """
-    refs: list[str] = []
-    for name in names:
-        ref = store.recall(name)
-        if ref is None or len(store.get_array(ref)) != num_images:
-            return ()
-        refs.append(ref)
-    return tuple(refs)
+    images = [image.ref or hashlib.sha256(image.data).hexdigest() for image in one.images]
+    return keys.stage_key("measure", network.digest, layer, one.key, images, pooling, show_at)
+
+
+def _recall(store: ArtifactStore, names: Sequence[str]) -> tuple[str, ...]:
+    """References of the arrays of a set that was measured before; none if any is missing."""
+    refs = [store.recall(name) for name in names]
+    return tuple(ref for ref in refs if ref) if all(refs) else ()
 
 
 def _store(

@@ -65,7 +65,10 @@ class Registry:
         if _scheme_of(name) in self.model_schemes:
             self._check_allowed(name, "model")
             return _parse(name)
-        raise UnknownName(suggest(name, sorted(self.models), what="model") + self._hint("model"))
+        known = sorted(self.models)
+        raise UnknownName(
+            f"{suggest(name, known, what='model')} models.yaml names them.{self._hint('model')}"
+        )
 
     def find_probe(self, name: str) -> tuple[Spec, ...]:
         """The sources of a probe set: a name, a union "a+b", or specifications where allowed.
@@ -87,7 +90,10 @@ class Registry:
                 found.append(_absolute(Spec("imagefolder", part), Path.cwd()))
             else:
                 known = sorted(self.probes)
-                raise UnknownName(suggest(part, known, what="probe set") + self._hint("probe set"))
+                raise UnknownName(
+                    f"{suggest(part, known, what='probe set')} probes.yaml names them."
+                    + self._hint("probe set")
+                )
         return tuple(dict.fromkeys(found))
 
     def _split_union(self, text: str) -> list[str]:

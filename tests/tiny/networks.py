@@ -19,9 +19,7 @@ from dnd_services.activations.preprocessing import Preprocessing
 from dnd_services.activations.targets import Target
 
 SIDE = 32
-SEEN = Preprocessing(
-    size=(SIDE, SIDE), shortest_edge=40, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
-)
+SEEN = Preprocessing(size=(SIDE, SIDE), shortest_edge=40, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 CLASSES = ("cat", "dog", "bird", "fish", "fox", "owl")
 
 

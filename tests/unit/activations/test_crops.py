@@ -80,7 +80,7 @@ def test_box_covers_a_bright_square_where_it_is_in_the_source(
     size: tuple[int, int], cells: int
 ) -> None:
     """The map is what a perfect unit answers to the square, at the network's resolution."""
-    x0, y0, x1, y1 = SEEN.seen_region(*size)
+    x0, y0, x1, _ = SEEN.seen_region(*size)
     side = (x1 - x0) / 5
     square = tuple(int(v) for v in (x0 + side, y0 + 2 * side, x0 + 2 * side, y0 + 3 * side))
     source = Image.new("L", size)

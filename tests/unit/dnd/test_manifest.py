@@ -14,7 +14,7 @@ from dnd.manifest import Manifest, build_manifest, is_judge
 
 
 def digests(num: int) -> np.ndarray:
-    rows = [hashlib.sha256(bytes([n, n // 256])).digest() for n in range(num)]
+    rows = [hashlib.sha256(n.to_bytes(2)).digest() for n in range(num)]
     return np.frombuffer(b"".join(rows), np.uint8).reshape(-1, 32)
 
 
