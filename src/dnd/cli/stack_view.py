@@ -52,7 +52,9 @@ class StackView:
         self._live.stop()
         if error is None:
             seconds = time.monotonic() - self._started_at
-            print(f"{len(self._ready)} processes ready after {seconds:.0f} s", file=self._file)
+            num = len(self._ready)
+            what = "1 process" if num == 1 else f"{num} processes"
+            print(f"{what} ready after {seconds:.0f} s", file=self._file)
 
     def show(self, members: Sequence[Member]) -> None:
         """Shows how the processes are now."""

@@ -116,7 +116,8 @@ def _await_ready(
     """Waits for processes; meanwhile the default probe set is drawn, if it is not there yet."""
     until = time.monotonic() + config.start_timeout_s
     ready: set[str] = set()
-    emoji = None if config.probes else EmojiDrawing(home)
+    takes_jobs = any(one.name == COORDINATOR for one in started)
+    emoji = EmojiDrawing(home) if takes_jobs and not config.probes else None
     try:
         while True:
             members = [
