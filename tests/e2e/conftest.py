@@ -45,7 +45,9 @@ def write_probes(folder: Path, probe_folder: Path) -> Path:
 
 
 @contextmanager
-def stack(folder: Path, probe_folder: Path, worker_threads: int = 1) -> Iterator[Home]:
+def stack(
+    folder: Path, probe_folder: Path, worker_threads: int = 1, max_batch: int | None = None
+) -> Iterator[Home]:
     """A stack in a home of its own: empty store, empty caches."""
     folder.mkdir(parents=True, exist_ok=True)
     config = load_config()
@@ -53,6 +55,10 @@ def stack(folder: Path, probe_folder: Path, worker_threads: int = 1) -> Iterator
     config = replace(
         config,
         probes=str(write_probes(folder, probe_folder)),
+        services={
+            name: {**settings, "max_batch": max_batch or settings["max_batch"]}
+            for name, settings in config.services.items()
+        },
         workers={stage: {"threads": worker_threads} for stage in config.workers},
         coordinator={**config.coordinator, "lease_s": 6, "renew_s": 2, "sweep_s": 1},
     )

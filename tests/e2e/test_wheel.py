@@ -10,8 +10,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-
-from .conftest import write_probes
+from e2e.conftest import write_probes
 
 ROOT = Path(__file__).parents[2]
 
