@@ -27,7 +27,9 @@ Tokens: TypeAlias = tuple[int, ...]
 LENGTH_STEP = 64
 """Prompts are batched with those of the same length, rounded up to this many tokens."""
 
-MIN_P = 0.1
+MIN_P = 0.25
+"""Tokens less likely than this share of the likeliest one are never drawn: a small model's tail is
+noise, and one word of it spoils a label of three."""
 
 _KEPT_PREFIXES = 8
 
@@ -40,11 +42,13 @@ class Bucket:
         prefix: Tokens that all of their prompts begin with.
         length: Tokens of a prompt at most, the prefix included.
         max_tokens: Tokens of an answer at most.
+        one_line: Whether an answer ends with its first line.
     """
 
     prefix: Tokens
     length: int
     max_tokens: int
+    one_line: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,10 @@ class Row:
     seed: int
 
 
-def bucket_of(prefix: Tokens, rest: Tokens, max_tokens: int) -> Bucket:
+def bucket_of(prefix: Tokens, rest: Tokens, max_tokens: int, one_line: bool = True) -> Bucket:
     """The bucket of a prompt."""
     length = -(-(len(prefix) + len(rest)) // LENGTH_STEP) * LENGTH_STEP
-    return Bucket(prefix, length, max_tokens)
+    return Bucket(prefix, length, max_tokens, one_line)
 
 
 class BufferLayer(DynamicLayer):
@@ -102,12 +106,16 @@ class Decoder:
         model: A causal language model of transformers whose cache holds keys and values of every
             token (no state-space layers).
         stop_ids: Tokens that end an answer.
+        line_ids: Tokens that end a line.
         num_rows: Rows are padded to this many, so that bits repeat; 0 for rows as they come.
     """
 
-    def __init__(self, model: Any, stop_ids: frozenset[int], num_rows: int) -> None:
+    def __init__(
+        self, model: Any, stop_ids: frozenset[int], line_ids: frozenset[int], num_rows: int
+    ) -> None:
         self._model = model
         self._stop_ids = stop_ids
+        self._line_ids = line_ids
         self._num_rows = num_rows
         self._prefixes: OrderedDict[Tokens, _Read] = OrderedDict()
 
@@ -116,15 +124,16 @@ class Decoder:
         """The tokens of each row's answer, the one that ends it included."""
         reads = [self._read(bucket.prefix, row.rest) for row in rows]
         generators = [torch.Generator().manual_seed(row.seed) for row in rows]
+        stops = self._stop_ids | self._line_ids if bucket.one_line else self._stop_ids
         answers: list[list[int]] = [[] for _ in rows]
         logits = torch.stack([read.logits for read in reads])
         cache, mask, positions = self._join(bucket, reads)
         for step in range(bucket.max_tokens):
             for number, row in enumerate(rows):
-                if not self._ended(answers[number]):
+                if not _ended(answers[number], stops):
                     token = _draw(logits[number], row.temperature, generators[number])
                     answers[number].append(token)
-            if step + 1 == bucket.max_tokens or all(map(self._ended, answers)):
+            if step + 1 == bucket.max_tokens or all(_ended(one, stops) for one in answers):
                 break
             last = torch.tensor([[answer[-1]] for answer in pad_items(answers, self._num_rows)])
             mask[:, bucket.length + step] = 1
@@ -135,9 +144,6 @@ class Decoder:
                 position_ids=positions + step,
             )
         return [tuple(answer) for answer in answers]
-
-    def _ended(self, answer: list[int]) -> bool:
-        return bool(answer) and answer[-1] in self._stop_ids
 
     def _read(self, prefix: Tokens, rest: Tokens) -> _Read:
         """Reads one prompt, beginning where its prefix ends."""
@@ -157,9 +163,7 @@ class Decoder:
         self._prefixes.move_to_end(prefix)
         return self._prefixes[prefix]
 
-    def _join(
-        self, bucket: Bucket, reads: list[_Read]
-    ) -> tuple[Cache, torch.Tensor, torch.Tensor]:
+    def _join(self, bucket: Bucket, reads: list[_Read]) -> tuple[Cache, torch.Tensor, torch.Tensor]:
         """Buffers for all rows; behind a short prompt lies a gap, which the mask hides."""
         reads = pad_items(reads, self._num_rows)
         room = bucket.length + bucket.max_tokens
@@ -193,6 +197,10 @@ class Decoder:
         )
         logits: torch.Tensor = result.logits[:, -1]
         return logits.float().cpu()
+
+
+def _ended(answer: Sequence[int], stops: frozenset[int]) -> bool:
+    return bool(answer) and answer[-1] in stops
 
 
 def _draw(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> int:

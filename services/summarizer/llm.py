@@ -30,6 +30,7 @@ class ChatCall:
         temperature: Sampling temperature; 0 takes the likeliest token.
         max_tokens: Tokens of the answer at most.
         seed: Seed of this call's sampling, 63 bits.
+        one_line: Whether only the first line of the answer is read: a local model stops there.
     """
 
     messages: tuple[Message, ...]
@@ -37,15 +38,24 @@ class ChatCall:
     temperature: float
     max_tokens: int
     seed: int
+    one_line: bool = True
 
 
 @dataclass(frozen=True)
 class ChatAnswer:
-    """What the model answered, and what it cost."""
+    """What the model answered, and what it cost.
+
+    Attributes:
+        text: The answer.
+        num_input_tokens: Tokens of the prompt.
+        num_output_tokens: Tokens of the answer.
+        finished: False where `max_tokens` cut it off.
+    """
 
     text: str
     num_input_tokens: int
     num_output_tokens: int
+    finished: bool = True
 
 
 class ChatModel(Protocol):

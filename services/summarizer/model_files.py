@@ -1,4 +1,4 @@
-"""Where the weights of a local language model lie, and in which format. Reads names only: no torch."""
+"""Where the weights of a local language model lie, and in which format. No torch here."""
 
 from __future__ import annotations
 
