@@ -84,15 +84,18 @@ class Album:
     @property
     def num_bytes(self) -> int:
         """Bytes of the pictures once they are in the page."""
-        return sum(4 * math.ceil(len(p.data) / 3) for p in self._pictures.values())
+        return sum(4 * math.ceil(len(data) / 3) for data in self._data().values())
 
     def style_sheet(self) -> str:
         """One rule for each picture."""
         return "".join(
-            f".{p.css_class}{{background-image:url(data:image/webp;base64,"
-            f"{base64.b64encode(p.data).decode()})}}\n"
-            for p in self._pictures.values()
+            f".{css_class}{{background-image:url(data:image/webp;base64,"
+            f"{base64.b64encode(data).decode()})}}\n"
+            for css_class, data in self._data().items()
         )
+
+    def _data(self) -> dict[str, bytes]:
+        return {picture.css_class: picture.data for picture in self._pictures.values()}
 
 
 def choose_level(fetch: Fetch, wanted: Callable[[Level], Mapping[str, Kind]], seed: int) -> int:
@@ -115,22 +118,24 @@ def choose_level(fetch: Fetch, wanted: Callable[[Level], Mapping[str, Kind]], se
 def make_album(fetch: Fetch, refs: Mapping[str, Kind], level: Level) -> Album:
     """Thumbnails of all `refs`; what is gone or cannot be read is left out."""
     pictures: dict[str, Picture] = {}
+    classes: dict[bytes, str] = {}  # one rule for images that become the same thumbnail
     ordered = list(refs)
 
-    def shrink(item: tuple[int, str, bytes]) -> tuple[str, Picture] | None:
-        number, ref, data = item
+    def shrink(item: tuple[str, bytes]) -> tuple[str, int, int, bytes] | None:
+        ref, data = item
         try:
             image = decode_image(data)
         except BadImage:
             return None
         thumbnail = encode_thumbnail(image, level.sides[refs[ref]], level.quality)
-        return ref, Picture(f"p{number:x}", image.width, image.height, thumbnail)
+        return ref, image.width, image.height, thumbnail
 
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(ordered), _CHUNK):
-            some = ordered[start : start + _CHUNK]
-            found = ((start + n, ref, data) for n, (ref, data) in enumerate(_fetch(fetch, some)))
-            pictures.update(pair for pair in pool.map(shrink, found) if pair)
+            fetched = _fetch(fetch, ordered[start : start + _CHUNK])
+            for ref, width, height, data in filter(None, pool.map(shrink, fetched)):
+                css_class = classes.setdefault(data, f"p{len(classes):x}")
+                pictures[ref] = Picture(css_class, width, height, data)
     return Album(pictures)
 
 

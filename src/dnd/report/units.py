@@ -110,7 +110,7 @@ def view_unit(record: Mapping[str, Any], album: Album, level: Level) -> UnitView
         if any(_number(one.get(c.key)) is not None for one in record.get("candidates") or [])
         and (c.key != "topk_compare" or record.get("profile") == "paper")
     )
-    captions = [e.get("caption") or "" for e in record.get("exemplars") or []]
+    captions = dict.fromkeys(e.get("caption") or "" for e in record.get("exemplars") or [])
     words = [record["layer"], str(record["unit"]), record["state"], truth.get("name", "")]
     return UnitView(
         anchor=anchor_of(record["layer"], record["unit"]),

@@ -120,10 +120,8 @@ def test_loads_nothing_and_runs_nothing_else_when_opened(html: str) -> None:
     assert "@import" not in html
     script = html[html.index("<script>") + 8 : html.index("</script>")]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-        in html
-    )
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src" in html
+    assert f"script-src 'sha256-{digest}'" in html
 
 
 def test_escapes_labels_and_captions_when_they_are_hostile(tmp_path: Path) -> None:
@@ -183,9 +181,10 @@ def test_splits_into_pages_when_there_are_more_than_two_hundred_units(tmp_path: 
     assert [path.name for path in pages] == ["page-0001.html", "page-0002.html", "page-0003.html"]
     ids = [id_ for path in pages for id_ in Document(path.read_text()).ids if id_.startswith("u-")]
     assert ids == [f"u-head-{n}" for n in range(201)]
-    for link in document.links:
-        file, _, fragment = link.partition("#")
-        assert fragment == "" or fragment in Document((tmp_path / "many" / file).read_text()).ids
+    known = {
+        f"report/{path.name}#{id_}" for path in pages for id_ in Document(path.read_text()).ids
+    }
+    assert {link for link in document.links if "#" in link} <= known
     assert "report/page-0003.html#u-head-200" in document.links
     assert "head 0 – 99" in html
     assert "../report.html" in pages[1].read_text()
@@ -204,7 +203,7 @@ def test_lowers_the_quality_when_a_page_would_be_too_large(
 ) -> None:
     sample = make_sample(3)
     full = len(write(sample, tmp_path)[1])
-    monkeypatch.setattr(pictures, "MAX_IMAGE_BYTES", 15_000)
+    monkeypatch.setattr(pictures, "MAX_IMAGE_BYTES", 5_000)
     small = write(sample, tmp_path)[1]
     assert len(small) < full
     assert small.count('class="decile"') == 30

@@ -54,7 +54,7 @@ def test_says_how_to_try_again_when_the_disk_is_full(
 
 def test_names_the_folder_when_it_cannot_be_written_to(client: Client, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FailedPrecondition, match="cannot be written to .*file/out"):
+    with pytest.raises(FailedPrecondition, match=r"cannot be written to .*file/out"):
         write_results(client, client.get_job(), tmp_path / "file" / "out")
 
 
