@@ -70,7 +70,7 @@ class BufferLayer(DynamicLayer):
     """Keys and values of one layer in a buffer that has room for all tokens to come."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, filled: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._keys, self._values = keys, values
         self.dtype, self.device = keys.dtype, keys.device
         self.is_initialized = True
@@ -88,6 +88,8 @@ class BufferLayer(DynamicLayer):
         self._keys[:, :, self._filled : end] = key_states
         self._values[:, :, self._filled : end] = value_states
         self._fill(end)
+        assert self.keys is not None
+        assert self.values is not None
         return self.keys, self.values
 
 
@@ -153,7 +155,8 @@ class Decoder:
             cache.update(keys, values, number)
         position_ids = torch.arange(len(prefix), len(prefix) + len(rest))[None]
         logits = self._forward(torch.tensor([rest]), cache, position_ids=position_ids)
-        return _Read([(layer.keys, layer.values) for layer in cache.layers], logits[0])
+        layers: list[Any] = cache.layers
+        return _Read([(layer.keys, layer.values) for layer in layers], logits[0])
 
     def _read_prefix(self, prefix: Tokens) -> _Read:
         if prefix not in self._prefixes:

@@ -40,12 +40,11 @@ def build_pool(
         settings: Which of these are wanted, and how many candidates at most.
     """
     dropped = [label for label in labels if isinstance(label, Dropped)]
-    kept: dict[object, Candidate] = {}
+    kept: dict[tuple[str, ...], Candidate] = {}
     for candidate in _in_order(labels, captions, given, settings):
-        text, key = candidate.text, (candidate.text,)
-        if settings.merge_near_duplicates:
-            text = drop_article(text)
-            key = phrase_key(text)
+        merged = settings.merge_near_duplicates
+        text = drop_article(candidate.text) if merged else candidate.text
+        key = phrase_key(text) if merged else (text,)
         if key in kept:
             dropped.append(Dropped(candidate.text, f"it repeats {kept[key].text!r}"))
         elif len(kept) == settings.max_candidates:

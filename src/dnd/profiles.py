@@ -155,6 +155,7 @@ PAPER = Profile(
         token_maps=False,
     ),
     propose=ProposeSettings(
+        prompt_set="paper",
         simplify=True,
         temperature=0.3,
         num_phrases=0,

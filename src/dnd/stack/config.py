@@ -30,7 +30,9 @@ _SERVICE_KEYS = tuple(
 MORE_KEYS: Mapping[str, tuple[str, ...]] = {
     "activations": ("max_models", "decoders"),
     "captioner": ("prompt",),
-    "summarizer": (),
+    "summarizer": (
+        *("prompts", "base_url", "api_key_file", "max_calls", "call_timeout_s", "answer_tokens"),
+    ),
     "synthesizer": ("variant",),
     "scorer": (),
 }
