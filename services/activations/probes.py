@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dnd import keys
-from dnd.artifacts import ArtifactStore
+from dnd.artifacts import ArtifactStore, reference_of
 from dnd.errors import (
     BadImage,
     DndError,
@@ -181,9 +181,10 @@ class ProbeImages:
         except BadImage as error:
             log.warning("image %d of the probe set, %s: %s", number, key, error.message)
             raise _changed(number) from None
-        if self._store.put_bytes(data) != ref:
+        if reference_of(data) != ref:
             log.warning("image %d of the probe set has changed: %s", number, key)
             raise _changed(number)
+        self._store.put_bytes(data)
         return data
 
 

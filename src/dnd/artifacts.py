@@ -27,6 +27,11 @@ _REF = re.compile(r"sha256:[0-9a-f]{64}")
 _FULL = ("No space left", "os error 28", "Disk quota exceeded", "os error 122", "os error 27")
 
 
+def reference_of(data: bytes) -> str:
+    """The reference under which a store keeps `data`."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
 class ArtifactStore:
     """A content-addressed store.
 
@@ -57,7 +62,7 @@ class ArtifactStore:
         Raises:
             StorageFull: The disk is full.
         """
-        ref = "sha256:" + hashlib.sha256(data).hexdigest()
+        ref = reference_of(data)
         if not self._path(ref).exists():
             self._put(self._name(ref), data)
         return ref
