@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dnd.errors import BadSetting
 from dnd.serving import Metrics, StageService, run
+from dnd.serving.weights import resolve_weights, weights_digest
 from dnd.settings import ModelServerSettings
 
 
@@ -28,6 +29,9 @@ class ScorerSettings(ModelServerSettings):
 
 def build(settings: ScorerSettings, metrics: Metrics) -> StageService:
     """Loads the model and returns the service around it."""
+    # Missing or unsafe weights are reported before torch takes its seconds to be imported.
+    weights_digest(resolve_weights(settings.model))
+
     from dnd_services.scorer.backend import load_clip
     from dnd_services.scorer.servicer import stage_service
 

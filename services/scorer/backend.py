@@ -172,14 +172,22 @@ def load_clip(settings: ModelServerSettings) -> ClipModel:
             output_loading_info=True,
         )
         model, report = loaded
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         image_processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-            folder, local_files_only=True
+            folder, local_files_only=True, trust_remote_code=False
         )
     if missing := sorted(report["missing_keys"]):
         raise ModelMissing(
             f"{settings.model} is incomplete: {len(missing)} of its tensors are not in the file, "
             f"{missing[0]!r} first."
+        )
+    num_words, num_known = model.config.get_text_config().vocab_size, len(tokenizer)
+    if num_known < num_words // 2:
+        raise ModelMissing(
+            f"{settings.model} is incomplete: its tokenizer knows {num_known} of the model's "
+            f"{num_words} tokens; are the tokenizer's files there?"
         )
     info = ModelInfo(
         name=settings.model,

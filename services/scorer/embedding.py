@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from dnd.artifacts import ArtifactStore
 from dnd.errors import DndError
-from dnd.serving import DynamicBatcher
+from dnd.serving import DynamicBatcher, Metrics
 from dnd.serving.inputs import prepare_images
 from dnd.types import OrError, RequestContext
 from dnd.v1 import types_pb2
@@ -27,6 +27,7 @@ class Embedder:
         batcher: Runs `clip.embed`.
         store: Where images lie.
         cache: Embeddings that were computed before.
+        metrics: Where items that the cache spares are counted.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class Embedder:
         batcher: DynamicBatcher[Bucket, Prepared, Vector],
         store: ArtifactStore,
         cache: EmbeddingCache,
+        metrics: Metrics,
     ) -> None:
         self._clip = clip
         self._batcher = batcher
         self._store = store
         self._cache = cache
+        self._metrics = metrics
 
     async def embed_texts(
         self, texts: Sequence[str], *, context: RequestContext, timeout_s: float | None
@@ -54,6 +57,7 @@ class Embedder:
             if (vector := self._cache.get(f"text:{text}")) is not None:
                 found[text] = vector
         missing = [text for text in dict.fromkeys(texts) if text not in found]
+        self._metrics.cached.inc(len(texts) - len(missing))
         items = await asyncio.to_thread(lambda: [self._clip.prepare_text(one) for one in missing])
         answers = await self._batcher.submit_good(
             lambda item: item.bucket, items, context=context, timeout_s=timeout_s
@@ -96,6 +100,7 @@ class Embedder:
             if (vector := self._cache.get(key)) is not None:
                 found[key] = vector
         missing = [key for key in by_key if key not in found]
+        self._metrics.cached.inc(len(images) - len(missing))
         running: asyncio.Task[None] | None = None
 
         async def compute(chunk: list[str], items: list[OrError[Prepared]]) -> None:

@@ -43,20 +43,22 @@ class Evidence:
                 f"Activations have shape {self.activations.shape}: expected (candidates, images), "
                 "at least 1 x 1."
             )
-        if not np.isfinite(self.activations).all():
-            raise InvalidInput("An activation is not a finite number.")
         num, images = self.activations.shape
         dim = self.texts.shape[-1]
         expected = {
+            "activations": (num, images),
             "drawings": (num, images, dim),
             "texts": (num, dim),
-            "exemplars": (len(self.exemplars), dim),
+            "exemplars": (max(1, len(self.exemplars)), dim),
         }
+        if self.correlations is not None:
+            expected["correlations"] = (num,)
         for name, shape in expected.items():
-            if getattr(self, name).shape != shape:
-                raise InvalidInput(
-                    f"{name} have shape {getattr(self, name).shape}: expected {shape}."
-                )
+            values = getattr(self, name)
+            if values.shape != shape:
+                raise InvalidInput(f"{name} have shape {values.shape}: expected {shape}.")
+            if not np.isfinite(values).all():
+                raise InvalidInput(f"{name} hold a value that is not a finite number.")
 
 
 def rank_candidates(evidence: Evidence, settings: ScoreSettings) -> Ranking:

@@ -120,7 +120,7 @@ def stage_service(
         metrics=metrics,
     )
     store = ArtifactStore(settings.artifacts)
-    embedder = Embedder(clip, batcher, store, EmbeddingCache(cache_mb * 2**20))
+    embedder = Embedder(clip, batcher, store, EmbeddingCache(cache_mb * 2**20), metrics)
     probe = ProbeEmbeddings(embedder, store, clip.info)
     servicer = ScorerServicer(clip.info, embedder, Ranker(embedder, probe, store))
 

@@ -23,6 +23,9 @@ class Metrics:
             "dnd_rpc_seconds", "Time to answer an RPC", ["method"], registry=self.registry
         )
         self.items = Counter("dnd_items", "Items computed in batches", registry=self.registry)
+        self.cached = Counter(
+            "dnd_cached_items", "Items answered from memory", registry=self.registry
+        )
         self.batch_items = Histogram(
             "dnd_batch_items",
             "Items of a device batch, padding left out",
@@ -55,6 +58,7 @@ class ServerCounts:
     num_items: int
     num_batches: int
     batch_s: float
+    num_cached: int = 0
 
     @property
     def mean_batch(self) -> float:
@@ -74,4 +78,5 @@ def read_counts(url: str, timeout_s: float = 5.0) -> ServerCounts:
         num_items=int(sums.get("dnd_batch_items_sum", 0)),
         num_batches=int(sums.get("dnd_batch_items_count", 0)),
         batch_s=sums.get("dnd_batch_seconds_sum", 0.0),
+        num_cached=int(sums.get("dnd_cached_items_total", 0)),
     )

@@ -34,7 +34,7 @@ MORE_KEYS: Mapping[str, tuple[str, ...]] = {
         *("prompts", "base_url", "api_key_file", "max_calls", "call_timeout_s", "answer_tokens"),
     ),
     "synthesizer": ("variant",),
-    "scorer": (),
+    "scorer": ("cache_mb",),
 }
 COORDINATOR_KEYS = (
     *("port", "metrics_port", "drain_s", "lease_s", "renew_s", "heartbeat_s", "rpc_deadline_s"),

@@ -1,0 +1,63 @@
+"""Tiny embedding models, built once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import embedders
+
+from dnd.settings import ModelServerSettings
+from dnd_services.scorer.backend import ClipModel, load_clip
+
+SAVE: dict[str, Callable[[Path], Path]] = {
+    "clip": embedders.save_clip,
+    "siglip": embedders.save_siglip,
+}
+MAX_BATCH = 6
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny model by its name in `SAVE`."""
+    folders: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        if name not in folders:
+            folders[name] = SAVE[name](tmp_path_factory.mktemp(name))
+        return folders[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def load(weights: Callable[[str], Path]) -> Callable[..., ClipModel]:
+    """A loaded tiny model by name and settings."""
+    loaded: dict[object, ClipModel] = {}
+
+    def get(name: str, **options: object) -> ClipModel:
+        key = (name, tuple(sorted(options.items())))
+        if key not in loaded:
+            loaded[key] = load_clip(settings_for(weights(name), **options))
+        return loaded[key]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[Image.Image]:
+    """Different pictures of one shape."""
+    rng = np.random.default_rng(3)
+    return [
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)) for _ in range(MAX_BATCH)
+    ]
+
+
+def settings_for(folder: Path, **options: object) -> ModelServerSettings:
+    """Settings of one thread: with more, equal bits need a setting made before torch computes."""
+    values: dict[str, object] = {"max_batch": MAX_BATCH, "artifacts": "unused", "threads": 1}
+    values |= options
+    return ModelServerSettings(model=str(folder), **values)  # type: ignore[arg-type]
