@@ -16,7 +16,7 @@ import numpy as np
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from dnd.errors import Unavailable
+from dnd.errors import NotFound, Unavailable
 from dnd.jobs import JobState
 from dnd_services.coordinator import states
 from dnd_services.coordinator.celery_app import Task
@@ -43,6 +43,7 @@ from dnd_services.coordinator.store.health import (
 from dnd_services.coordinator.store.leases import read_capacity
 from dnd_services.coordinator.store.rows import fill_rows, jobs_to_fill, num_pending
 from dnd_services.coordinator.store.sets import ready_sets
+from dnd_services.coordinator.store.steps import fail_job, read_job
 
 log = logging.getLogger(__name__)
 
@@ -126,14 +127,22 @@ class Dispatcher:
                 <= self._settings.open_units
             ]
         for job_id in wanted:
-            with self._store.writing() as session:
-                fill_rows(
-                    session,
-                    job_id,
-                    self._settings.chunk_units,
-                    self._read_activities,
-                    self._store.now(session),
-                )
+            try:
+                with self._store.writing() as session:
+                    fill_rows(
+                        session,
+                        job_id,
+                        self._settings.chunk_units,
+                        self._read_activities,
+                        self._store.now(session),
+                    )
+            except NotFound as error:  # its index is gone; the other jobs have theirs
+                log.error("job %s: %s", job_id, error.message)
+                with self._store.writing() as session:
+                    job = read_job(session, job_id)
+                    if job is not None and not JobState(job.state).ended:
+                        reason = f"The index of its units cannot be read: {error.message}"
+                        fail_job(session, job, reason, self._store.now(session))
 
     def _look(self, session: Session) -> _Scene:
         now = self._store.now(session)

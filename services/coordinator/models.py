@@ -1,12 +1,8 @@
-"""The record: the tables of the coordinator. `migrations/` creates them, a test compares the two.
-
-No foreign keys: rows are written in chunks by several processes and only ever deleted by job, so a
-check at every insert would buy nothing.
-"""
+"""The record: the tables of the coordinator. `migrations/` creates them, a test compares both."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
@@ -17,12 +13,15 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Text,
+    TextClause,
     UniqueConstraint,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+# No foreign keys: a check at every insert of a chunk would buy nothing, as rows are never deleted.
 # SQLite counts rows by itself only in columns of type INTEGER.
+_SQL_TYPES = {float: Double, str: Text, dict[str, Any]: JSON, list[Any]: JSON}
 RowId = BigInteger().with_variant(Integer, "sqlite")
 # Partial indexes serve only queries that repeat their condition literally: use these in both.
 _IN_FLIGHT = text("state IN ('QUEUED', 'RUNNING')")
@@ -32,15 +31,15 @@ SET_IN_FLIGHT = text("image_set.state IN ('QUEUED', 'RUNNING')")
 JOB_SET_OPEN = text("job_set.is_open")
 
 
+def _index_where(name: str, *columns: str, where: TextClause) -> Index:
+    """An index of the rows that fulfil a condition, on both databases."""
+    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
 class Base(DeclarativeBase):
     """Base of all tables."""
 
-    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
-        float: Double,
-        str: Text,
-        dict[str, Any]: JSON,
-        list[Any]: JSON,
-    }
+    type_annotation_map: ClassVar = _SQL_TYPES
 
 
 class JobRow(Base):
@@ -48,7 +47,7 @@ class JobRow(Base):
 
     Attributes:
         frozen: What the job is frozen to: the resolved profile, digests, probe manifest, seed.
-        spec: The caller's JobSpec, serialised.
+        spec: The caller's JobSpec, serialised; megabytes where units are listed one by one.
         num_live: Units that are neither dead nor tied; -1 until the index is there.
         next_ordinal: Units below it have rows.
     """
@@ -63,7 +62,7 @@ class JobRow(Base):
     tenant: Mapped[str] = mapped_column(String(64))
     request_id: Mapped[str] = mapped_column(String(64))
     body_hash: Mapped[str] = mapped_column(String(64))
-    spec: Mapped[bytes] = mapped_column(LargeBinary)
+    spec: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
     frozen: Mapped[dict[str, Any]]
     profile: Mapped[str] = mapped_column(String(64))
     is_batch: Mapped[bool]
@@ -174,13 +173,7 @@ class WorkRow(Claimable, Base):
     __table_args__ = (
         UniqueConstraint("job_id", "stage", "scope", "ordinal", name="uq_work"),
         Index("ix_work_ready", "job_id", "stage", "state", "id"),
-        Index(
-            "ix_work_in_flight",
-            "stage",
-            "state",
-            sqlite_where=_IN_FLIGHT,
-            postgresql_where=_IN_FLIGHT,
-        ),
+        _index_where("ix_work_in_flight", "stage", "state", where=_IN_FLIGHT),
     )
 
     job_id: Mapped[str] = mapped_column(String(32))
@@ -203,9 +196,7 @@ class ImageSetRow(Claimable, Base):
     __tablename__ = "image_set"
     __table_args__ = (
         UniqueConstraint("key", name="uq_image_set"),
-        Index(
-            "ix_image_set_in_flight", "state", sqlite_where=_IN_FLIGHT, postgresql_where=_IN_FLIGHT
-        ),
+        _index_where("ix_image_set_in_flight", "state", where=_IN_FLIGHT),
     )
 
     key: Mapped[str] = mapped_column(String(160))
@@ -220,10 +211,8 @@ class JobSetRow(Base):
     __tablename__ = "job_set"
     __table_args__ = (
         Index("ix_job_set_key", "job_id", "key"),
-        Index(
-            "ix_job_set_open", "job_id", "set_id", sqlite_where=_IS_OPEN, postgresql_where=_IS_OPEN
-        ),
-        Index("ix_job_set_of", "set_id", sqlite_where=_IS_OPEN, postgresql_where=_IS_OPEN),
+        _index_where("ix_job_set_open", "job_id", "set_id", where=_IS_OPEN),
+        _index_where("ix_job_set_of", "set_id", where=_IS_OPEN),
     )
 
     job_id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -243,7 +232,7 @@ class SetWaitRow(Base):
 
 
 class CounterRow(Base):
-    """How many things of a job are in a state; written in the transaction that changes them."""
+    """How many things of a job are in a state; changed in the transaction that moves them."""
 
     __tablename__ = "counter"
 

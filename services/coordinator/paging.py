@@ -1,4 +1,4 @@
-"""What callers hand back to us: page tokens, page sizes, and the same request a second time."""
+"""What callers hand to us: specifications, the same one a second time, page sizes and tokens."""
 
 from __future__ import annotations
 
@@ -8,14 +8,32 @@ import json
 from typing import TypeVar
 
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from dnd.errors import InvalidInput
+from dnd.jobs import JobSpec, spec_from_message
 from dnd.serving.inputs import check_count
 from dnd.v1 import coordinator_pb2 as pb2
 
 T = TypeVar("T")
 
 _MAX_PAGE, _DEFAULT_PAGE = 1000, 100
+
+
+def read_spec(spec: pb2.JobSpec) -> JobSpec:
+    """A specification. What an older server would overlook is refused, as the job would differ.
+
+    Raises:
+        InvalidInput: It has fields that this server does not know.
+    """
+    parts = (spec, *spec.layers)
+    unknown = sorted({field.field_number for part in parts for field in UnknownFieldSet(part)})
+    if unknown:
+        raise InvalidInput(
+            "The job's specification has fields that this server does not know (numbers "
+            f"{', '.join(map(str, unknown))}): leave them out, or ask a newer server."
+        )
+    return spec_from_message(spec)
 
 
 def hash_spec(spec: pb2.JobSpec) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 
 from sqlalchemy import select
@@ -24,7 +24,7 @@ from dnd_services.coordinator.settings import CoordinatorSettings
 from dnd_services.coordinator.store import Store
 from dnd_services.coordinator.store.claims import move, read_rows
 from dnd_services.coordinator.store.counters import Tally
-from dnd_services.coordinator.store.leases import forget_replicas, read_capacity
+from dnd_services.coordinator.store.leases import find_idle_stages, forget_replicas
 from dnd_services.coordinator.store.sets import end_sets
 from dnd_services.coordinator.store.steps import read_job
 from dnd_services.coordinator.writing import end_in_failure
@@ -65,18 +65,20 @@ class Reconciler:
     ) -> list[tuple[type[WorkRow] | type[ImageSetRow], list[Row]]]:
         works: list[Row] = list(session.scalars(select(WorkRow).where(WORK_IN_FLIGHT)))
         sets: list[Row] = list(session.scalars(select(ImageSetRow).where(SET_IN_FLIGHT)))
-        capacity = read_capacity(session, now, SILENT_BEATS * self._settings.heartbeat_s)
-        running: defaultdict[str, set[str]] = defaultdict(set)
-        for row in (*works, *sets):
-            if row.state == states.RUNNING and row.lease_until >= now:
-                running[_stage_of(row)].add(row.task)
-        has_room = {stage for stage, num in capacity.items() if len(running[stage]) < num}
+        running = {
+            (row.owner, row.task)
+            for row in (*works, *sets)
+            if row.state == states.RUNNING and row.lease_until >= now
+        }
+        num_tasks = Counter(owner for owner, _ in running)
+        silent_s = SILENT_BEATS * self._settings.heartbeat_s
+        idle = find_idle_stages(session, now, silent_s, num_tasks)
 
         def is_lost(row: Row) -> bool:
             if row.state == states.RUNNING:
                 return row.lease_until < now
             # While all threads are busy a message may wait for as long as it takes.
-            return row.queued_at + self._settings.lease_s < now and _stage_of(row) in has_room
+            return row.queued_at + self._settings.lease_s < now and _stage_of(row) in idle
 
         return [
             (WorkRow, [row for row in works if is_lost(row)]),

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from dnd.clients import Services
 from dnd.convert import enum_member, to_message
 from dnd.errors import NotFound
-from dnd.jobs import UnitState, spec_from_message
+from dnd.jobs import UnitState
 from dnd.profiles import PROFILES
 from dnd.serving.inputs import check_count, request_context
 from dnd.types import Priority, RequestContext
@@ -22,7 +22,7 @@ from dnd.v1 import coordinator_pb2 as pb2
 from dnd_services.coordinator import frozen, views
 from dnd_services.coordinator.dispatcher import SILENT_BEATS
 from dnd_services.coordinator.models import JobRow
-from dnd_services.coordinator.paging import hash_spec, make_token, page_size, read_token
+from dnd_services.coordinator.paging import hash_spec, make_token, page_size, read_spec, read_token
 from dnd_services.coordinator.planning import Planner, estimate
 from dnd_services.coordinator.settings import CoordinatorSettings
 from dnd_services.coordinator.store import Store, jobs, reading
@@ -41,7 +41,7 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
     """Answers callers from the record; everything that blocks runs in threads.
 
     Args:
-        nudge: Called when the dispatcher may have something new to do.
+        nudge: Called, in a thread, when the dispatcher may have something new to do.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self, request: pb2.EstimateJobRequest, context: GrpcContext
     ) -> pb2.EstimateJobResponse:
         asked = request_context(request)
-        spec = spec_from_message(request.spec)
+        spec = read_spec(request.spec)
         planned = await self._ask(self._planner.plan, spec, asked)
 
         def predict(session: Session) -> pb2.EstimateJobResponse:
@@ -99,7 +99,6 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
     ) -> pb2.CreateJobResponse:
         check_count("characters in its request_id", len(request.request_id), 1, 64)
         job = await self._ask(self._create, request)
-        self._nudge()
         return pb2.CreateJobResponse(job=await self._job(job))
 
     def _create(self, request: pb2.CreateJobRequest) -> JobRow:
@@ -109,7 +108,7 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
             known = jobs.find_request(session, asked.tenant, request.request_id, body_hash)
         if known is not None:
             return known
-        spec = spec_from_message(request.spec)
+        spec = read_spec(request.spec)
         planned = self._planner.plan(spec, asked)
         digests = self._planner.read_digests(planned, asked)
         shard_images = planned.profile.index.shard_images
@@ -133,7 +132,9 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
                 digests=digests,
             ),
         )
-        return jobs.create_job(self._store, new)
+        job = jobs.create_job(self._store, new)
+        self._nudge()
+        return job
 
     async def GetJob(self, request: pb2.GetJobRequest, context: GrpcContext) -> pb2.GetJobResponse:
         return pb2.GetJobResponse(job=await self._find(request_context(request), request.job_id))
@@ -288,8 +289,8 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
                 job = jobs.find_job(session, asked.tenant, request.job_id, lock=True)
                 function(session, job, self._store.now(session))
                 session.flush()
-                return self._message(session, job)
+                message = self._message(session, job)
+            self._nudge()
+            return message
 
-        message = await self._look(run)
-        self._nudge()
-        return message
+        return await self._look(run)

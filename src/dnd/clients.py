@@ -71,6 +71,9 @@ _CLIENT_OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.enable_retries", 0),
+    # A service that comes back after hours is noticed as soon as one that comes back after seconds.
+    ("grpc.initial_reconnect_backoff_ms", 250),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
 )
 
 M = TypeVar("M", bound=Message)

@@ -200,12 +200,7 @@ def _units_of_layer(
     last = layer.first_ordinal + layer.num_units
     written_until = min(max(job.next_ordinal, first), last)
     rows = _rows_between(session, job, state, first, written_until, limit)
-    by_ordinal = {row.ordinal: row for row in rows}
-    views = []
-    if rows:
-        for ordinal, unit in units_between(layer, rows[0].ordinal, rows[-1].ordinal + 1):
-            if ordinal in by_ordinal:
-                views.append(_view(job, layer, unit, ordinal, by_ordinal[ordinal]))
+    views = [_view(job, layer, row.unit, row.ordinal, row) for row in rows]
     if state in (None, _state_of_unended(job)) and len(views) < limit:
         stop = min(last, written_until + limit - len(views))
         for ordinal, unit in units_between(layer, written_until, stop):

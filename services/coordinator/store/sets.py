@@ -160,30 +160,29 @@ def reopen_sets(
     session: Session, tally: Tally, job_id: str, set_ids: Mapping[int, Sequence[int]]
 ) -> dict[int, int]:
     """Draws failed sets of some units (ordinal to ids) again; for each, how many it waits for."""
-    ids = sorted({i for some in set_ids.values() for i in some})
-    failed = {
-        row.id: row
+    ids = iter(sorted({i for some in set_ids.values() for i in some}))
+    failed: set[int] = set()
+    while some := list(islice(ids, _ROWS_PER_STATEMENT)):
         for row in session.scalars(
             select(ImageSetRow)
-            .where(ImageSetRow.id.in_(ids), ImageSetRow.state != states.DONE)
+            .where(ImageSetRow.id.in_(some), ImageSetRow.state != states.DONE)
             .order_by(ImageSetRow.id)
             .with_for_update()
-        )
-    }
-    for row in failed.values():
-        if row.state == states.FAILED:
-            start_again(row)
-    for pair in session.scalars(
-        select(JobSetRow).where(JobSetRow.job_id == job_id, JobSetRow.set_id.in_(list(failed)))
-    ):
-        if not pair.is_open:
-            pair.is_open = True
-            tally.add(job_id, "synthesize", states.FAILED, -1)
-            tally.add(job_id, "synthesize", states.READY)
-    waits = {ordinal: set(some).intersection(failed) for ordinal, some in set_ids.items()}
-    for ordinal, some in waits.items():
-        session.add_all(SetWaitRow(set_id=i, job_id=job_id, ordinal=ordinal) for i in some)
-    return {ordinal: len(some) for ordinal, some in waits.items()}
+        ):
+            failed.add(row.id)
+            if row.state == states.FAILED:
+                start_again(row)
+        for pair in session.scalars(
+            select(JobSetRow).where(JobSetRow.job_id == job_id, JobSetRow.set_id.in_(some))
+        ):
+            if pair.set_id in failed and not pair.is_open:
+                pair.is_open = True
+                tally.add(job_id, "synthesize", states.FAILED, -1)
+                tally.add(job_id, "synthesize", states.READY)
+    waits = {ordinal: failed.intersection(wanted) for ordinal, wanted in set_ids.items()}
+    for ordinal, waited in waits.items():
+        session.add_all(SetWaitRow(set_id=i, job_id=job_id, ordinal=ordinal) for i in waited)
+    return {ordinal: len(waited) for ordinal, waited in waits.items()}
 
 
 def ready_sets(session: Session, job_id: str, now: float, limit: int) -> list[ImageSetRow]:

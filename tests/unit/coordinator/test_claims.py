@@ -46,7 +46,8 @@ def test_write_is_refused_when_the_work_was_given_to_somebody_else(
         if not second:
             second.append(0)
             desk.clock.now += 10
-            assert desk.reconciler.sweep() == len(task.tickets)
+            desk.published.clear()  # what nobody has claimed for so long is handed out anew too
+            assert desk.reconciler.sweep() >= len(task.tickets)
             desk.round()
             again = [t for t in desk.published if t.stage == stage]
             desk.published = [t for t in desk.published if t.stage != stage]

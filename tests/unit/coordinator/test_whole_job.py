@@ -68,7 +68,8 @@ def test_records_are_equal_when_the_order_of_work_differs(desk: Desk, spec: JobS
         if not desk.round() and not desk.published:
             break
         desk.published.reverse()
-        late, desk.published = desk.published[::3], desk.published[1::3] + desk.published[2::3]
+        late = desk.published[1::3]
+        desk.published = desk.published[::3] + desk.published[2::3]
         desk.work()
         desk.published += late
     assert JobState(desk.job(second).state) is JobState.COMPLETED
