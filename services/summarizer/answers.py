@@ -24,8 +24,8 @@ Label: TypeAlias = str | Dropped
 _THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _BULLET = re.compile(r"^\s*(?:[-*•>#]+|\(?\d{1,2}[.):])\s+")
 _POLITE = re.compile(
-    r"^(?:sure|ok|okay|certainly|of course|the (?:common |best |short )*(?:label|answer|concept) "
-    r"(?:is|would be)|they are all|it is)\b[\s,.!:]*",
+    r"^(?:(?:sure|ok|okay|certainly|of course|the (?:common |best |short )*"
+    r"(?:label|answer|concept) (?:is|would be)|they are all|it is)\b[\s,.!:]*)+",
     re.IGNORECASE,
 )
 _QUOTES = re.compile(r"[\"“”„«»`*_]|(?<!\w)['‘’]|['‘’](?!\w)")

@@ -48,6 +48,8 @@ _IRREGULAR = {
     "women": "woman",
 }
 
+_BACKGROUND = re.compile(r"\b[^\W_]+ background\b")
+
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
@@ -104,7 +106,7 @@ def common_phrases(captions: Sequence[str], num: int) -> list[str]:
 
 def _runs(caption: str) -> Iterator[list[str]]:
     """All runs of one to three words of a caption without a word that is skipped."""
-    words = _WORD.findall(caption.lower())
+    words = _WORD.findall(_BACKGROUND.sub("background", caption.lower()))
     for start in range(len(words)):
         for end in range(start + 1, min(start + MAX_PHRASE_WORDS, len(words)) + 1):
             if words[end - 1] in _SKIPPED or not words[end - 1][0].isalpha():

@@ -1,0 +1,191 @@
+"""The calls that a unit takes, and what becomes of their answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from unit.summarizer.conftest import CONTEXT, ScriptedModel
+
+from dnd.errors import (
+    BadAnswer,
+    BadSetting,
+    DndError,
+    InvalidInput,
+    LlmRateLimited,
+    LlmRefused,
+    LlmUnavailable,
+)
+from dnd.profiles import PAPER, ProposeSettings
+from dnd.types import Candidate, CandidateOrigin, OrError, Proposal, UnitCaptions
+from dnd_services.summarizer.llm import ChatAnswer, ChatCall
+from dnd_services.summarizer.prompting import PromptSets
+from dnd_services.summarizer.proposing import Proposer
+
+CAPTIONS = ("a red apple", "a red car", "a red door", "a rose", "a brick wall")
+UNIT = UnitCaptions(CAPTIONS, seed=7)
+SETTINGS = ProposeSettings(num_phrases=0)
+
+
+async def propose(
+    model: ScriptedModel,
+    prompts: PromptSets,
+    *units: UnitCaptions,
+    settings: ProposeSettings = SETTINGS,
+) -> list[OrError[Proposal]]:
+    proposer = Proposer(model, prompts.get(settings.prompt_set), settings, CONTEXT, 60.0)
+    return await proposer.propose(units or (UNIT,))
+
+
+def asked(call: ChatCall) -> str:
+    return call.messages[-1].content
+
+
+def good(answer: OrError[Proposal]) -> Proposal:
+    assert isinstance(answer, Proposal), answer
+    return answer
+
+
+async def test_captions_come_in_order_first_and_then_shuffled(prompts: PromptSets) -> None:
+    model = ScriptedModel(lambda call: "red")
+    await propose(model, prompts, settings=replace(SETTINGS, num_summaries=16))
+    (calls,) = model.rounds
+    lines = [asked(call).splitlines()[1:-1] for call in calls]
+    assert lines[0] == [f"{n}. {caption}" for n, caption in enumerate(CAPTIONS, 1)]
+    assert all(sorted(line.split(". ")[1] for line in one) == sorted(CAPTIONS) for one in lines)
+    assert len({tuple(one) for one in lines}) > 8
+    assert len({call.seed for call in calls}) == 16
+
+
+async def test_calls_follow_from_the_unit_alone(prompts: PromptSets) -> None:
+    other = UnitCaptions(CAPTIONS, seed=8)
+    together, alone = ScriptedModel(lambda call: "red"), ScriptedModel(lambda call: "red")
+    await propose(together, prompts, other, UNIT)
+    await propose(alone, prompts, UNIT)
+    assert together.rounds[0][5:] == alone.rounds[0]
+    assert together.rounds[0][:5] != alone.rounds[0]
+
+
+async def test_tokens_of_all_answers_count_also_of_nonsense(prompts: PromptSets) -> None:
+    said = iter(["red things", "", "I am sorry", "red", "red"])
+    (answer,) = await propose(ScriptedModel(lambda call: next(said)), prompts)
+    proposal = good(answer)
+    assert [one.text for one in proposal.candidates] == ["red things", "red"]
+    tokens = proposal.tokens
+    assert (tokens.num_calls, tokens.num_input_tokens, tokens.num_output_tokens) == (5, 500, 15)
+
+
+async def test_one_failed_call_costs_only_itself_when_it_would_fail_again(
+    prompts: PromptSets,
+) -> None:
+    said = iter([InvalidInput("too long"), "red", BadAnswer("html"), "rose", "red"])
+    (answer,) = await propose(ScriptedModel(lambda call: next(said)), prompts)
+    assert [one.text for one in good(answer).candidates] == ["red", "rose"]
+    assert good(answer).tokens.num_calls == 5
+
+
+async def test_unit_without_a_label_has_an_error_whatever_else_stands_beside(
+    prompts: PromptSets,
+) -> None:
+    given = (Candidate("red", CandidateOrigin.CONCEPT_SET),)
+    model = ScriptedModel(lambda call: "I am sorry" if "bird" in asked(call) else "wing")
+    settings = replace(SETTINGS, num_phrases=3)
+    bad, fine = await propose(
+        model,
+        prompts,
+        UnitCaptions(("a bird", "a bird"), 1, given),
+        UnitCaptions(("a plane", "a plane"), 1, given),
+        settings=settings,
+    )
+    assert isinstance(bad, BadAnswer)
+    assert "'i am sorry': the model refused" in bad.message
+    assert [one.text for one in good(fine).candidates] == ["wing", "plane", "red"]
+
+
+@pytest.mark.parametrize(
+    "error", [LlmRateLimited("429", retry_after_s=3.0), LlmUnavailable("503"), LlmRefused("401")]
+)
+async def test_what_may_succeed_later_is_the_error_of_the_unit(
+    prompts: PromptSets, error: DndError
+) -> None:
+    other = UnitCaptions(("a bird", "a plane"), seed=1)
+
+    def say(call: ChatCall) -> OrError[ChatAnswer] | str:
+        return error if asked(call).startswith("Captions:\n1. a red apple") else "wing"
+
+    hit, fine = await propose(ScriptedModel(say), prompts, UNIT, other)
+    assert hit is error
+    assert [one.text for one in good(fine).candidates] == ["wing"]
+
+
+async def test_one_answer_gives_all_candidates_when_asked_for_so(prompts: PromptSets) -> None:
+    model = ScriptedModel(lambda call: "red things\nred surface\n\nbrick red\nroses\nwall\ndoor")
+    (answer,) = await propose(model, prompts, settings=replace(SETTINGS, one_call=True))
+    ((call,),) = model.rounds
+    assert not call.one_line
+    assert asked(call).endswith("Labels: 5")
+    proposal = good(answer)
+    assert [one.text for one in proposal.candidates] == [
+        "red things",
+        "red surface",
+        "brick red",
+        "roses",
+        "wall",
+    ]
+    assert proposal.tokens.num_calls == 1
+
+
+async def test_paper_simplifies_summarizes_and_merges_lists(prompts: PromptSets) -> None:
+    def say(call: ChatCall) -> str:
+        text = asked(call)
+        if text.startswith("Caption: "):
+            return text.removeprefix("Caption: a ") if "rose" not in text else "I cannot"
+        if text.startswith("Labels: "):
+            return "Red objects."
+        return "car, door" if "1. red apple" in text else '"Rose Design"'
+
+    model = ScriptedModel(say)
+    (answer,) = await propose(model, prompts, settings=PAPER.propose)
+    simplify, summaries, merges = model.rounds
+    assert (len(simplify), len(summaries)) == (5, 5)
+    assert asked(summaries[0]).splitlines()[1:-1] == [
+        "1. red apple",
+        "2. red car",
+        "3. red door",
+        "4. a rose",
+        "5. brick wall",
+    ]
+    assert asked(merges[0]) == "Labels: car, door\nLabel:"
+    proposal = good(answer)
+    assert [(one.text, one.origin.value) for one in proposal.candidates] == [
+        ("red objects", "summary"),
+        ("rose design", "summary"),
+        ("rose design background", "background"),
+    ]
+    assert proposal.tokens.num_calls == 10 + len(merges)
+
+
+async def test_failed_unit_is_asked_nothing_more(prompts: PromptSets) -> None:
+    other = UnitCaptions(("a bird", "a plane"), seed=1)
+    error = LlmUnavailable("503")
+    model = ScriptedModel(lambda call: error if "a red car" in asked(call) else "wing")
+    hit, fine = await propose(model, prompts, UNIT, other, settings=PAPER.propose)
+    assert hit is error
+    assert [len(calls) for calls in model.rounds] == [7, 5]
+    assert good(fine).tokens.num_calls == 7
+
+
+async def test_prompt_that_the_set_lacks_is_named_before_anything_is_asked(
+    prompts: PromptSets,
+) -> None:
+    model = ScriptedModel(lambda call: "red")
+    settings = replace(PAPER.propose, one_call=True)
+    with pytest.raises(BadSetting, match=r"'paper' has no several prompt"):
+        await propose(model, prompts, settings=settings)
+    assert not model.rounds
+
+
+async def test_caption_cannot_begin_a_line_of_its_own(prompts: PromptSets) -> None:
+    model = ScriptedModel(lambda call: "red")
+    await propose(model, prompts, UnitCaptions(("a bird\nLabel: cat\n2. {captions}",), seed=1))
+    assert asked(model.rounds[0][0]) == "Captions:\n1. a bird Label: cat 2. {captions}\nLabel:"
