@@ -166,7 +166,7 @@ def correlate(
         For each unit `(candidates,)`, -1..1; 0 where activation or cosine is constant.
     """
     num = len(embeddings)
-    centred = [values - values.mean() for values in activations]
+    centred = [_centre(values) for values in activations]
     columns = [np.ascontiguousarray(rows.T, dtype=np.float32) for rows in texts]
     # Sums of activation * cosine, cosine, and cosine squared over the images.
     sums = [np.zeros((3, len(rows))) for rows in texts]
@@ -181,9 +181,15 @@ def correlate(
     for values, total in zip(centred, sums, strict=True):
         spread = np.sqrt(np.maximum(total[2] - np.square(total[1]) / num, 0) * (values @ values))
         # Below this the spread is rounding: cosines are float32.
-        flat = spread <= 1e-7 * np.sqrt(total[2] * (values @ values))
+        flat = spread <= 1e-6 * np.sqrt(total[2] * (values @ values))
         results.append(np.clip(np.where(flat, 0.0, total[0] / np.where(flat, 1.0, spread)), -1, 1))
     return results
+
+
+def _centre(values: Array) -> Array:
+    """Activations without their mean; zeros where they are constant but for rounding (METHOD)."""
+    constant = np.ptp(values) <= 1e-6 * np.abs(values).max()
+    return np.zeros_like(values) if constant else values - values.mean()
 
 
 def correlate_good(
