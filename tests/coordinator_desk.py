@@ -158,24 +158,28 @@ class Desk:
             return list(session.scalars(select(table).filter_by(**equal)))
 
     def check_counters(self, job_id: str) -> None:
-        """Counters equal what a count of the rows gives."""
-        with self.store.reading() as session:
-            counters = read_counters(session, job_id)
-            counted: dict[str, dict[str, int]] = {}
-            works = (
-                select(WorkRow.stage, WorkRow.scope, WorkRow.state, func.count())
-                .where(WorkRow.job_id == job_id)
-                .group_by(WorkRow.stage, WorkRow.scope, WorkRow.state)
-            )
-            for stage, scope, state, num in session.execute(works):
-                counted.setdefault(counter_name(stage, scope), {})[state] = num
-            units = (
-                select(UnitRow.state, func.count())
-                .where(UnitRow.job_id == job_id)
-                .group_by(UnitRow.state)
-            )
-            counted[UNIT] = {row[0]: row[1] for row in session.execute(units)}
-            assert session.scalar(select(func.min(CounterRow.num))) >= 0
-        for name in counted:
-            states = {s: n for s, n in counters.get(name, {}).items() if n and s != "SETTLED"}
-            assert states == counted[name], name
+        check_counters(self.store, job_id)
+
+
+def check_counters(store: Store, job_id: str) -> None:
+    """Counters equal what a count of the rows gives."""
+    with store.reading() as session:
+        counters = read_counters(session, job_id)
+        counted: dict[str, dict[str, int]] = {}
+        works = (
+            select(WorkRow.stage, WorkRow.scope, WorkRow.state, func.count())
+            .where(WorkRow.job_id == job_id)
+            .group_by(WorkRow.stage, WorkRow.scope, WorkRow.state)
+        )
+        for stage, scope, state, num in session.execute(works):
+            counted.setdefault(counter_name(stage, scope), {})[state] = num
+        units = (
+            select(UnitRow.state, func.count())
+            .where(UnitRow.job_id == job_id)
+            .group_by(UnitRow.state)
+        )
+        counted[UNIT] = {row[0]: row[1] for row in session.execute(units)}
+        assert session.scalar(select(func.min(CounterRow.num))) >= 0
+    for name in counted:
+        states = {s: n for s, n in counters.get(name, {}).items() if n and s != "SETTLED"}
+        assert states == counted[name], name

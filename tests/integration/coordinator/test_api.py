@@ -1,0 +1,213 @@
+"""Jobs through the API: made once, refused with a reason, held, cancelled, of any size."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from coordinator_stack import SPEC, CoordinatorStack, Gate, finish, records, wait_until
+
+from dnd.client import Client
+from dnd.errors import (
+    AlreadyExists,
+    BadSetting,
+    DndError,
+    EmptyProbeSet,
+    FailedPrecondition,
+    InvalidInput,
+    NotFound,
+    UnitOutOfRange,
+    UnknownName,
+)
+from dnd.jobs import JobSpec, JobState, LayerUnits, UnitState, spec_to_message
+from dnd.testing import Fakes
+from dnd.v1 import coordinator_pb2, coordinator_pb2_grpc
+from dnd_services.coordinator.models import UnitRow, WorkRow
+
+MILLION = 1_000_000
+WIDE = JobSpec("wide", (LayerUnits("encoder"),), "shapes", "starter")
+CONV = LayerUnits("features.conv", (0,))
+
+
+def test_job_is_made_once_when_its_request_comes_again(client: Client, fakes: Fakes) -> None:
+    gate = fakes.activations.faults.call = Gate("IndexShard")
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: client.create_job(SPEC, "same"), range(4)))
+    fakes.stop("captioner")  # what was made before needs nobody
+    assert client.create_job(SPEC, "same").id == made[0].id
+    assert {job.id for job in made} == {made[0].id}
+    assert [job.id for job in client.list_jobs()] == [made[0].id]
+    with pytest.raises(AlreadyExists, match=f"'same' belongs to job {made[0].id}"):
+        client.create_job(replace(SPEC, seed=8), "same")
+    client.cancel_job(made[0].id)
+    gate.open()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"model": "tinny"}, UnknownName, "no model 'tinny'. Did you mean 'tiny'?"),
+        ({"model": ""}, InvalidInput, "names no model"),
+        ({"layers": (LayerUnits("features.cnv"),)}, UnknownName, "Did you mean 'features.conv'"),
+        ({"layers": ()}, InvalidInput, "names no layer"),
+        ({"layers": (CONV, CONV)}, InvalidInput, "'features.conv' is given twice"),
+        (
+            {"layers": (LayerUnits("classifier", (3, 10)),)},
+            UnitOutOfRange,
+            "Layer 'classifier' of 'tiny' has units 0 to 9: unit 10 is not among them.",
+        ),
+        ({"layers": (LayerUnits("classifier", (-1,)),)}, UnitOutOfRange, "unit -1"),
+        ({"layers": (LayerUnits("classifier", (3, 1)),)}, InvalidInput, "ascending units"),
+        ({"layers": (LayerUnits("classifier", (3, 3)),)}, InvalidInput, "each of them once"),
+        ({"probe": "shape"}, UnknownName, "Did you mean 'shapes'"),
+        ({"probe": "empty"}, EmptyProbeSet, "no readable image"),
+        ({"profile": "papre"}, UnknownName, "Did you mean 'paper'"),
+        ({"overrides": {"synthesis.steps": "3"}}, BadSetting, "synthesis.steps"),
+        ({"overrides": {"synthesis.num_images": '"ten"'}}, BadSetting, "synthesis.num_images"),
+        ({"overrides": {"synthesis.num_images": "-1"}}, BadSetting, "num_images"),
+    ],
+    ids=[
+        "model_misspelt",
+        "no_model",
+        "layer_misspelt",
+        "no_layer",
+        "layer_twice",
+        "unit_too_high",
+        "unit_negative",
+        "units_descending",
+        "unit_twice",
+        "probe_misspelt",
+        "probe_empty",
+        "profile_misspelt",
+        "override_unknown",
+        "override_of_wrong_type",
+        "override_out_of_range",
+    ],
+)
+def test_job_is_refused_with_the_reason_when_its_specification_is_wrong(
+    session_client: Client, wrong: dict[str, Any], error: type[DndError], message: str
+) -> None:
+    spec = replace(SPEC, **wrong)
+    with pytest.raises(error) as caught:
+        session_client.create_job(spec)
+    assert message in caught.value.message
+    with pytest.raises(error):
+        session_client.estimate(spec)
+
+
+@pytest.fixture
+def session_client(stack: CoordinatorStack) -> Any:
+    with stack.client("wrong") as client:
+        yield client
+        assert list(client.list_jobs()) == []
+
+
+def test_job_is_refused_when_it_has_fields_that_the_server_does_not_know(
+    client: Client,
+) -> None:
+    known = coordinator_pb2.CreateJobRequest(request_id="r", spec=spec_to_message(SPEC))
+    newer = b"\x9a\x06\x02hi"  # field 99, a string
+    spec = known.spec.SerializeToString() + newer
+    request = coordinator_pb2.CreateJobRequest(request_id="r")
+    request.spec.MergeFromString(spec)
+    with grpc.insecure_channel(client.server) as channel:
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.CreateJob(request, timeout=20)
+    assert isinstance(caught.value, grpc.Call)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "numbers 99" in str(caught.value.details())
+
+
+def test_unknown_jobs_units_and_tokens_are_refused(client: Client, fakes: Fakes) -> None:
+    gate = fakes.activations.faults.call = Gate("IndexShard")
+    with pytest.raises(NotFound, match="no job 'nosuch'"):
+        client.get_job("nosuch")
+    job_id = client.create_job(SPEC).id
+    with pytest.raises(NotFound, match=r"no unit 0 of layer 'features\.conv'"):
+        client.unit(job_id, "features.conv", 0)
+    with pytest.raises(NotFound, match=r"its layers are features\.conv, classifier"):
+        list(client.labels(job_id, layer="fc"))
+    with pytest.raises(FailedPrecondition, match="is running and cannot be tried again"):
+        client.retry_job(job_id)
+    client.cancel_job(job_id)
+    gate.open()
+
+
+def test_labels_that_are_done_stay_when_the_job_is_cancelled(
+    stack: CoordinatorStack, client: Client, fakes: Fakes, undisturbed: list[dict[str, Any]]
+) -> None:
+    layers = (LayerUnits("features.conv", (7, 8, 9, 10)), LayerUnits("classifier", (0, 3)))
+    fakes.scorer.faults.latency_s = 0.5
+    job_id = client.create_job(replace(SPEC, layers=layers)).id
+    wait_until(lambda: UnitState.LABELED in client.get_job(job_id).units, "a unit is labelled")
+    gate = fakes.scorer.faults.call = Gate("ScoreConcepts")
+    job = client.cancel_job(job_id)
+    gate.open()
+    assert job.state is JobState.CANCELLED
+    assert set(job.units) <= {UnitState.LABELED, UnitState.CANCELLED}
+    wait_until(lambda: not running(stack, job_id), "nothing is under way")
+    after = client.get_job(job_id)
+    assert (after.units, after.state) == (job.units, job.state)
+    known = {(one["layer"], one["unit"]): one["labels"] for one in undisturbed}
+    for unit in client.labels(job_id, state=UnitState.LABELED):
+        assert unit.record is not None
+        assert unit.record["labels"] == known[unit.layer, unit.unit]
+    assert client.cancel_job(job_id).state is JobState.CANCELLED
+    with pytest.raises(FailedPrecondition, match="is cancelled and cannot be resumed"):
+        client.resume_job(job_id)
+
+
+def test_nothing_new_starts_while_a_job_is_paused(
+    stack: CoordinatorStack, client: Client, fakes: Fakes, undisturbed: list[dict[str, Any]]
+) -> None:
+    gate = fakes.summarizer.faults.call = Gate("ProposeConcepts")
+    job_id = client.create_job(SPEC).id
+    gate.wait()
+    job = client.pause_job(job_id)
+    assert (job.state, job.pause_reason) == (JobState.PAUSED, "Paused by its owner.")
+    gate.open()
+    wait_until(lambda: not running(stack, job_id), "what was under way has finished")
+    summarised = stack.rows(WorkRow, job_id=job_id, stage="summarize", state="DONE")
+    assert summarised  # what was running is kept
+    calls = dict(fakes.synthesizer.faults.num_calls)
+    until = stack.leads_until()
+    wait_until(lambda: stack.leads_until() > until + 1.5, "the dispatcher has looked")
+    assert dict(fakes.synthesizer.faults.num_calls) == calls
+    assert client.get_job(job_id).state is JobState.PAUSED
+    assert client.resume_job(job_id).state is JobState.RUNNING
+    assert finish(client, job_id).state is JobState.COMPLETED
+    assert records(client, job_id) == undisturbed
+
+
+def running(stack: CoordinatorStack, job_id: str) -> list[WorkRow]:
+    return stack.rows(WorkRow, job_id=job_id, state="RUNNING")
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["all_units", "listed_one_by_one"])
+def test_rows_follow_the_work_when_a_job_has_a_million_units(
+    stack: CoordinatorStack, client: Client, fakes: Fakes, listed: bool
+) -> None:
+    gate = fakes.activations.faults.call = Gate("SelectExemplars")
+    units = tuple(range(MILLION)) if listed else ()
+    assert stack.coordinator is not None
+    process = psutil.Process(stack.coordinator.pid)
+    before = process.memory_info().rss
+    job = client.create_job(replace(WIDE, layers=(LayerUnits("encoder", units),)))
+    assert job.num_units == MILLION
+    gate.wait()
+    pending = len(stack.rows(UnitRow, job_id=job.id, state="pending"))
+    assert 0 < pending <= 4000
+    first = list(islice(client.labels(job.id, with_records=False, page_size=10), 25))
+    assert [one.unit for one in first] == list(range(25))
+    assert client.get_job(job.id).num_units == MILLION
+    client.cancel_job(job.id)
+    gate.open()
+    grown = process.memory_info().rss - before
+    assert grown < 300 * 2**20, f"{grown / 2**20:.0f} MiB"
+    assert client.get_job(job.id).units[UnitState.CANCELLED] > MILLION * 0.9

@@ -1,0 +1,102 @@
+"""Who gets work: urgent jobs first, tenants in turn, no more than the workers can take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from coordinator_desk import Desk
+
+from dnd.errors import DigestMismatch
+from dnd.jobs import JobSpec, JobState
+from dnd.types import Priority
+from dnd_services.coordinator.models import StagePauseRow, WorkRow
+
+
+def index(desk: Desk, num_jobs: int) -> None:
+    """Works until all jobs have their index."""
+    while len(desk.rows(WorkRow, stage="index", scope="merge", state="DONE")) < num_jobs:
+        desk.round()
+        others = [task for task in desk.published if task.stage != "index"]
+        desk.published = [task for task in desk.published if task.stage == "index"]
+        desk.work()
+        desk.published += others
+
+
+def jobs_of(desk: Desk, stage: str) -> list[str]:
+    """Jobs of the tasks of a stage, in the order in which they were handed out."""
+    found = []
+    for task in desk.delivered:
+        if task.stage == stage:
+            (row,) = desk.rows(WorkRow, id=task.tickets[0].id)
+            found.append(row.job_id)
+    return found
+
+
+def test_tenants_take_turns_when_one_came_first_with_more_jobs(desk: Desk, spec: JobSpec) -> None:
+    greedy = [desk.create(spec, str(n), tenant="greedy") for n in range(3)]
+    modest = desk.create(spec, "0", tenant="modest")
+    desk.round()
+    first_four = jobs_of(desk, "index")[:4]
+    assert Counter(first_four) == Counter([*greedy, modest])
+    assert first_four.index(modest) == 1
+
+
+def test_interactive_job_overtakes_when_batch_work_fills_the_slots(
+    desk: Desk, spec: JobSpec
+) -> None:
+    photos = replace(spec, probe="photos")  # 8 shards: more than there are slots
+    batch = desk.create(photos, "batch")
+    desk.round()
+    assert jobs_of(desk, "index") == [batch] * 4
+    urgent = desk.create(replace(photos, priority=Priority.INTERACTIVE), "urgent")
+    desk.round()
+    assert jobs_of(desk, "index") == [batch] * 4 + [urgent] * 2
+    assert {task.queue for task in desk.published[4:]} == {"dnd.index.interactive"}
+
+
+def test_no_more_is_handed_out_than_the_workers_can_take(desk: Desk, spec: JobSpec) -> None:
+    desk.create(replace(spec, probe="photos"))
+    for _ in range(3):
+        desk.round()
+    assert len(desk.published) == 4  # two for each of two threads
+
+
+def test_only_the_job_is_held_back_that_is_frozen_to_other_weights(
+    desk: Desk, spec: JobSpec
+) -> None:
+    frozen = desk.create(spec, "frozen")
+    before = desk.fakes.captioner.digest
+    try:
+        desk.fakes.captioner.digest = "0" * 64
+        other = desk.create(replace(spec, seed=8), "other")
+        desk.run_until_idle()
+        assert JobState(desk.job(other).state) is JobState.COMPLETED
+        assert JobState(desk.job(frozen).state) is JobState.RUNNING
+        reason = desk.progress(frozen).pause_reason
+        assert reason.startswith("Stage caption is held back: ")
+        assert desk.progress(other).pause_reason == ""
+        rows = desk.rows(WorkRow, job_id=frozen, stage="caption")
+        assert {row.attempts for row in rows} == {0}
+    finally:
+        desk.fakes.captioner.digest = before
+    for _ in range(20):  # probes become rarer, and one that succeeds lets all of it go on
+        desk.clock.now += 60
+        desk.run_until_idle()
+    assert JobState(desk.job(frozen).state) is JobState.COMPLETED
+    assert desk.progress(frozen).pause_reason == ""
+
+
+def test_probe_failing_again_makes_the_wait_longer(desk: Desk, spec: JobSpec) -> None:
+    job_id = desk.create(spec)
+    desk.fakes.summarizer.faults.call = lambda _: DigestMismatch("other weights")
+    delays = []
+    for _ in range(4):
+        desk.run_until_idle()
+        (pause,) = desk.rows(StagePauseRow)
+        delays.append(pause.delay_s)
+        desk.clock.now = pause.probe_at + 60  # the unit's own wait is over too
+    assert delays == [5.0, 10.0, 20.0, 40.0]
+    desk.fakes.summarizer.faults.call = None
+    desk.run_until_idle()
+    assert JobState(desk.job(job_id).state) is JobState.COMPLETED
