@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+import grpc
 import numpy as np
 import pytest
+import pytest_asyncio
 import torch
+from local_server import serve
 from PIL import Image
 from tiny import networks
 
 from dnd.artifacts import ArtifactStore
-from dnd.profiles import IndexSettings
+from dnd.convert import enum_value, to_message
+from dnd.profiles import DEFAULT, ExemplarSettings, IndexSettings, Pooling
+from dnd.serving import Metrics
 from dnd.serving.placement import Placement
 from dnd.types import LayerIndex
+from dnd.v1 import activations_pb2 as pb
+from dnd.v1 import activations_pb2_grpc, types_pb2
+from dnd_services.activations.__main__ import ActivationsSettings, build
 from dnd_services.activations.index import index_shard
 from dnd_services.activations.merge import merge_shards
 from dnd_services.activations.network import Network
@@ -145,3 +155,137 @@ def indexer(store: ArtifactStore, pool: ThreadPoolExecutor) -> Indexer:
 def as_network(module: torch.nn.Module, target: Target, fixed_batch: int = 0) -> Network:
     """`module` with the preprocessing of `target`."""
     return Network("test", Target(module, target.preprocessing), CPU, fixed_batch)
+
+
+# --- The whole service ----------------------------------------------------------------------------
+
+INDEX = IndexSettings(top_k=20, num_sample=40)
+EXEMPLARS = replace(DEFAULT.exemplars, size=64, max_crops=2)
+
+
+class Service:
+    """A running activations service and a stub for it, with what a caller of it would write."""
+
+    def __init__(self, channel: grpc.aio.Channel, store: ArtifactStore) -> None:
+        self.stub = activations_pb2_grpc.ActivationsServiceStub(channel)
+        self.store = store
+
+    def put(self, data: bytes) -> types_pb2.Image:
+        return types_pb2.Image(ref=self.store.put_bytes(data))
+
+    async def freeze(self, probe: str, judge_fraction: float = 0.2) -> pb.GetProbeSetResponse:
+        return await self.stub.GetProbeSet(
+            pb.GetProbeSetRequest(probe=probe, judge_fraction=judge_fraction)
+        )
+
+    async def shard(
+        self, model: str, layers: Sequence[str], manifest_ref: str, first: int, num: int
+    ) -> str:
+        answer = await self.stub.IndexShard(
+            pb.IndexShardRequest(
+                model=model,
+                layers=layers,
+                manifest_ref=manifest_ref,
+                first_image=first,
+                num_images=num,
+                settings=to_message(INDEX, pb.IndexSettings),
+            )
+        )
+        return str(answer.shard_ref)
+
+    async def index(
+        self, model: str, layers: Sequence[str], probe: str = "pictures"
+    ) -> list[pb.LayerIndex]:
+        frozen = await self.freeze(probe)
+        ref = await self.shard(model, layers, frozen.manifest_ref, 0, frozen.num_images)
+        answer = await self.stub.MergeShards(pb.MergeShardsRequest(shard_refs=[ref]))
+        return list(answer.layers)
+
+    async def exemplars(
+        self,
+        model: str,
+        index_ref: str,
+        units: Sequence[int],
+        settings: ExemplarSettings = EXEMPLARS,
+    ) -> list[pb.UnitExemplars]:
+        answer = await self.stub.SelectExemplars(
+            pb.SelectExemplarsRequest(
+                model=model,
+                index_ref=index_ref,
+                units=units,
+                settings=to_message(settings, pb.ExemplarSettings),
+            )
+        )
+        return list(answer.units)
+
+    async def measure(
+        self,
+        model: str,
+        layers: Sequence[str],
+        sets: Sequence[pb.ImageSet],
+        pooling: Pooling = Pooling.MEAN,
+        show_at: int = 0,
+    ) -> list[pb.Measurement]:
+        request = pb.MeasureImagesRequest(model=model, layers=layers, sets=sets, show_at=show_at)
+        request.pooling = enum_value(pooling, pb.DESCRIPTOR.enum_types_by_name["Pooling"])
+        return list((await self.stub.MeasureImages(request)).measurements)
+
+
+@pytest.fixture(scope="session")
+def offered(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """A folder with the models.yaml and probes.yaml of the tests."""
+    folder = tmp_path_factory.mktemp("offered")
+    vit = networks.save_vit(folder / "vit")
+    (folder / "models.yaml").write_text(
+        "models:\n"
+        '  tiny: {spec: "python:tiny.networks:load_cnn"}\n'
+        '  planted: {spec: "python:tiny.networks:load_planted"}\n'
+        f'  vit: {{spec: "hf:{vit}"}}\n'
+    )
+    (folder / "probes.yaml").write_text(
+        f'probes:\n  pictures: "imagefolder:{pictures}"\n  more: "imagefolder:{folder}/more"\n'
+    )
+    write_pictures(folder / "more", range(50, 70))
+    return folder
+
+
+@asynccontextmanager
+async def start_service(
+    folder: Path, offered: Path, **settings: Any
+) -> AsyncIterator[Service]:
+    """The service over a store in `folder`, as its process would build it."""
+    names: dict[str, Any] = {
+        "models": str(offered / "models.yaml"),
+        "probes": str(offered / "probes.yaml"),
+    }
+    chosen = ActivationsSettings(
+        artifacts=str(folder / "store"),
+        max_batch=BATCH,
+        fixed_batch=True,
+        max_wait_ms=1.0,
+        decoders=2,
+        **names | settings,
+    )
+    metrics = Metrics()
+    async with serve(build(chosen, metrics), metrics) as channel:
+        yield Service(channel, ArtifactStore(folder / "store"))
+
+
+@pytest_asyncio.fixture
+async def service(tmp_path: Path, offered: Path) -> AsyncIterator[Service]:
+    async with start_service(tmp_path, offered) as running:
+        yield running
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Pictures of each pass that a network runs from now on."""
+    counts: list[int] = []
+    measure = Network.measure
+
+    def count(self: Network, pictures: Any, *args: Any) -> Any:
+        counts.append(len(pictures))
+        return measure(self, pictures, *args)
+
+    monkeypatch.setattr(Network, "measure", count)
+    return counts
