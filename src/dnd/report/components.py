@@ -53,8 +53,8 @@ COMPONENTS = (
     Component(
         "auc",
         "AUC",
-        "Share of pairs in which its drawing excites the unit more than another candidate's. "
-        "0.5 is chance.",
+        "Share of pairs in which its drawing excites the unit more than one of the unit's other "
+        "candidates. 0.5 is chance.",
         1,
     ),
 )

@@ -17,13 +17,10 @@ from dnd.report.tables import Line
 NUM_RANDOM = 12
 STATES = ("labeled", "sparse", "dead", "tied", "failed", "cancelled", "pending")
 STATE_MEANINGS = {
-    "labeled": "have a label",
-    "sparse": "respond to fewer than ten probe images",
-    "dead": "respond to nothing here",
-    "tied": "respond alike to all of their top images",
-    "failed": "failed, with the reason",
-    "cancelled": "were cancelled",
-    "pending": "have not ended yet",
+    "sparse": "fewer than ten probe images excite it",
+    "dead": "the same activation on every probe image",
+    "tied": "the same activation on all of its top images",
+    "pending": "not ended yet",
 }
 
 
@@ -91,7 +88,10 @@ def make_overview(job: Job, lines: Sequence[Line]) -> Overview:
         ),
         random_lines=tuple(choose_random(job, lines)),
         unlabelled=tuple(
-            line for state in ("failed", "dead", "tied") for line in lines if line.state == state
+            line
+            for state in ("failed", "dead", "tied", "sparse")
+            for line in lines
+            if line.state == state and not line.label
         ),
         settings=json.dumps(json.loads(job.profile_json or "{}"), indent=2, ensure_ascii=False),
         starter=profile == "starter",

@@ -22,6 +22,7 @@ from markupsafe import Markup
 from dnd.errors import Internal
 from dnd.jobs import Job
 from dnd.report import units as units_module
+from dnd.report.components import COMPONENTS
 from dnd.report.overview import STATE_MEANINGS, Overview, make_overview
 from dnd.report.pictures import LEVELS, Album, Fetch, Kind, choose_level, largest_kinds, make_album
 from dnd.report.scale import format_duration, short
@@ -31,6 +32,11 @@ UNITS_ON_ONE_PAGE = 200
 UNITS_PER_PAGE = 100
 MAX_INDEX_ROWS = 5000
 MAX_PAGE_BYTES = 20_000_000
+CAVEAT = (
+    "A label names what a unit prefers among the images of this probe set, in words that this "
+    "profile's models know. It does not say what the unit does on other images, nor that it does "
+    "only that."
+)
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,8 @@ def _render(album: Album, **values: Any) -> str:
             script=Markup(script),
             script_digest=digest,
             state_meanings=STATE_MEANINGS,
+            components=COMPONENTS,
+            caveat=CAVEAT,
             **values,
         )
     )
