@@ -63,6 +63,11 @@ class Desk:
         self.runner = self.make_runner("worker")
         self.planner = Planner(self.services, quick_s=5.0)
 
+    def tune(self, **settings: object) -> None:
+        """Changes settings of the running coordinator."""
+        for name, value in settings.items():
+            object.__setattr__(self.settings, name, value)
+
     def make_runner(self, owner: str) -> TaskRunner:
         return TaskRunner(
             self.store, self.services, self.settings, self.keeper, owner, nudge=lambda: None

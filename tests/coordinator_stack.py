@@ -26,7 +26,7 @@ from dnd.testing import Fakes
 from dnd_services.coordinator.models import ImageSetRow, JobSetRow, LeaseRow, WorkRow
 from dnd_services.coordinator.store import Store
 
-START_S = 60.0
+START_S = 180.0
 SETTINGS: dict[str, object] = {
     "lease_s": 3,
     "renew_s": 1,

@@ -31,7 +31,9 @@ def encode_activities(activities: Sequence[UnitActivity]) -> np.ndarray:
 def count_live(codes: np.ndarray, ranges: Sequence[Sequence[int]]) -> int:
     """Units of `ranges` that are neither dead nor tied."""
     settled = [ACTIVITIES.index(activity) for activity in _SETTLED]
-    return sum(int(np.sum(~np.isin(codes[first:last], settled))) for first, last in ranges)
+    live_before = np.concatenate(([0], np.cumsum(~np.isin(codes, settled))))
+    firsts, ends = np.asarray(ranges).T
+    return int(np.sum(live_before[ends] - live_before[firsts]))
 
 
 def jobs_to_fill(session: Session) -> list[JobRow]:
@@ -119,6 +121,8 @@ def units_between(layer: JobLayerRow, first: int, last: int) -> Iterator[tuple[i
     """(ordinal, unit) of a layer's units whose ordinal lies in first..last (exclusive)."""
     ordinal = layer.first_ordinal
     for start, stop in layer.ranges:
+        if ordinal >= last:
+            return
         low = max(first, ordinal)
         high = min(last, ordinal + stop - start)
         for place in range(low, high):

@@ -30,8 +30,46 @@ from dnd.v1 import coordinator_pb2, coordinator_pb2_grpc
 from dnd_services.coordinator.models import UnitRow, WorkRow
 
 MILLION = 1_000_000
+PROBES = ("empty", "photos", "shapes")
 WIDE = JobSpec("wide", (LayerUnits("encoder"),), "shapes", "starter")
 CONV = LayerUnits("features.conv", (0,))
+
+
+def test_callers_see_one_job_through_all_methods(
+    client: Client, undisturbed: list[dict[str, Any]]
+) -> None:
+    targets = client.targets()
+    assert (targets.models, targets.probes) == (("broad", "tiny", "wide"), PROBES)
+    layers = [layer.path for layer in client.layers("tiny")]
+    assert layers == ["features.conv", "features.norm", "classifier"]
+    estimate = client.estimate(SPEC)
+    assert (estimate.num_units, estimate.num_probe_images, estimate.num_captions) == (12, 120, 60)
+    assert estimate.duration_s > 0  # all stages have been measured
+    seen = list(client.watch(client.create_job(SPEC).id))
+    ended = [job.num_ended for job in seen]
+    assert ended == sorted(ended)
+    job = seen[-1]
+    assert job == client.get_job(job.id) == client.get_job()
+    assert job.state is JobState.COMPLETED
+    assert job.spec == SPEC
+    assert job.units == {
+        UnitState.LABELED: 9,
+        UnitState.SPARSE: 1,
+        UnitState.DEAD: 1,
+        UnitState.TIED: 1,
+    }
+    assert all(stage.num_done == stage.num_total > 0 for stage in job.stages)
+    units = list(client.labels(job.id, page_size=5))
+    assert [unit.record for unit in units] == [
+        client.unit(job.id, unit.layer, unit.unit).record for unit in units
+    ]
+    assert records(client, job.id) == undisturbed
+    (dead,) = client.labels(job.id, state=UnitState.DEAD)
+    assert (dead.layer, dead.unit, dead.labels) == ("features.conv", 13, ())
+    refs = [exemplar["image"] for exemplar in undisturbed[0]["exemplars"]]
+    assert all(data.startswith(b"\x89PNG") for data in client.images(job.id, refs))
+    with pytest.raises(NotFound):
+        client.images(job.id, ["sha256:" + "0" * 64])
 
 
 def test_job_is_made_once_when_its_request_comes_again(client: Client, fakes: Fakes) -> None:

@@ -13,16 +13,6 @@ from dnd.types import Priority
 from dnd_services.coordinator.models import StagePauseRow, WorkRow
 
 
-def index(desk: Desk, num_jobs: int) -> None:
-    """Works until all jobs have their index."""
-    while len(desk.rows(WorkRow, stage="index", scope="merge", state="DONE")) < num_jobs:
-        desk.round()
-        others = [task for task in desk.published if task.stage != "index"]
-        desk.published = [task for task in desk.published if task.stage == "index"]
-        desk.work()
-        desk.published += others
-
-
 def jobs_of(desk: Desk, stage: str) -> list[str]:
     """Jobs of the tasks of a stage, in the order in which they were handed out."""
     found = []
@@ -34,7 +24,10 @@ def jobs_of(desk: Desk, stage: str) -> list[str]:
 
 
 def test_tenants_take_turns_when_one_came_first_with_more_jobs(desk: Desk, spec: JobSpec) -> None:
-    greedy = [desk.create(spec, str(n), tenant="greedy") for n in range(3)]
+    greedy = []
+    for number in range(3):
+        greedy.append(desk.create(spec, str(number), tenant="greedy"))
+        desk.clock.now += 1
     modest = desk.create(spec, "0", tenant="modest")
     desk.round()
     first_four = jobs_of(desk, "index")[:4]
@@ -45,6 +38,7 @@ def test_tenants_take_turns_when_one_came_first_with_more_jobs(desk: Desk, spec:
 def test_interactive_job_overtakes_when_batch_work_fills_the_slots(
     desk: Desk, spec: JobSpec
 ) -> None:
+    desk.tune(min_task_items=1)
     photos = replace(spec, probe="photos")  # 8 shards: more than there are slots
     batch = desk.create(photos, "batch")
     desk.round()
@@ -56,6 +50,7 @@ def test_interactive_job_overtakes_when_batch_work_fills_the_slots(
 
 
 def test_no_more_is_handed_out_than_the_workers_can_take(desk: Desk, spec: JobSpec) -> None:
+    desk.tune(min_task_items=1)
     desk.create(replace(spec, probe="photos"))
     for _ in range(3):
         desk.round()

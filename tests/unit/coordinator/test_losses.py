@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator_desk import Desk
+from coordinator_desk import STAGES, Desk
 
 from dnd.errors import Unavailable
 from dnd.jobs import JobSpec, JobState, LayerUnits, UnitState
@@ -10,7 +10,7 @@ from dnd_services.coordinator import states
 from dnd_services.coordinator.celery_app import Task
 from dnd_services.coordinator.models import JobLayerRow, WorkRow
 from dnd_services.coordinator.reconciler import MAX_LOSSES
-from dnd_services.coordinator.store.claims import take
+from dnd_services.coordinator.store.claims import read_rows, take
 from dnd_services.coordinator.store.leases import beat
 
 TWO_UNITS = JobSpec("tiny", (LayerUnits("classifier", (0, 3)),), "shapes", "starter")
@@ -46,17 +46,16 @@ def test_message_only_waits_when_the_threads_of_its_worker_are_busy(
     desk.run_to_stage("caption")
     (waiting, *_) = desk.rows(WorkRow, stage="caption", state=states.QUEUED)
     desk.clock.now += desk.settings.lease_s + 1
+    done = [row.id for row in desk.rows(WorkRow, stage="exemplars", state=states.DONE)[:2]]
     with desk.store.writing() as session:
-        beat(session, "worker", ["exemplars", "caption"], 1, desk.clock.now)
-        busy = session.get_one(WorkRow, desk.rows(WorkRow, stage="exemplars")[0].id)
-        before = busy.state, busy.owner, busy.lease_until, busy.task
-        busy.state, busy.owner, busy.task = states.RUNNING, "worker", "long"
-        busy.lease_until = desk.clock.now + 3
+        beat(session, "worker", STAGES, 2, desk.clock.now)
+        for row in read_rows(session, WorkRow, done).values():
+            row.state, row.owner, row.task = states.RUNNING, "worker", f"task {row.id}"
+            row.lease_until = desk.clock.now + 3
     desk.reconciler.sweep()
     assert desk.rows(WorkRow, id=waiting.id)[0].state == states.QUEUED
     with desk.store.writing() as session:
-        busy = session.get_one(WorkRow, busy.id)
-        busy.state, busy.owner, busy.lease_until, busy.task = before
+        read_rows(session, WorkRow, done)[done[0]].state = states.DONE
     desk.reconciler.sweep()
     assert desk.rows(WorkRow, id=waiting.id)[0].state == states.READY
 
@@ -111,9 +110,9 @@ def test_job_fails_alone_when_its_index_is_gone(desk: Desk, spec: JobSpec) -> No
         desk.published.clear()
         with desk.store.writing() as session:
             beat(session, "worker", ["index"], 2, desk.clock.now)
-        object.__setattr__(desk.settings, "open_units", 0)
+        desk.tune(open_units=0)
         desk.dispatcher.run_round()
-    object.__setattr__(desk.settings, "open_units", 4000)
+    desk.tune(open_units=4000)
     with desk.store.writing() as session:
         session.get_one(JobLayerRow, (broken, 0)).activities_ref = "sha256:" + "0" * 64
     other = desk.create(spec, "other")

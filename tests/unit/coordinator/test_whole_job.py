@@ -111,8 +111,7 @@ def test_index_is_made_in_shards_and_merged_once(desk: Desk) -> None:
 
 
 def test_units_get_rows_in_chunks_ahead_of_the_work(desk: Desk, spec: JobSpec) -> None:
-    object.__setattr__(desk.settings, "chunk_units", 3)
-    object.__setattr__(desk.settings, "open_units", 7)
+    desk.tune(chunk_units=3, open_units=7)
     job_id = desk.create(spec)
     most = 0
     while desk.job(job_id).state == "running":
