@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ class SummarizerSettings(ModelServerSettings):
         call_timeout_s: Time for one call of the API, seconds.
         answer_tokens: Tokens of an answer at most; 0 for the prompt's own limit. A model that
             thinks before it answers needs some hundreds.
+        cache: Folder where a GGUF file is kept as the tensors that it was turned into, so that the
+            next start takes seconds; empty for nowhere.
     """
 
     prompts: str = ""
@@ -39,6 +42,7 @@ class SummarizerSettings(ModelServerSettings):
     max_calls: int = 8
     call_timeout_s: float = 60.0
     answer_tokens: int = 0
+    cache: str = "~/.cache/dnd"
 
     def validate(self) -> None:
         super().validate()
@@ -81,9 +85,11 @@ def build(settings: SummarizerSettings, metrics: Metrics) -> StageService:
     # Missing or unsafe weights are reported before torch takes its seconds to be imported.
     weights_digest(find_model_files(settings.model).path)
 
+    os.environ.setdefault("TQDM_DISABLE", "1")  # reading GGUF draws a bar into the log
     from dnd_services.summarizer.local_backend import load_chat_model
 
-    return stage_service(load_chat_model(settings, prompts.digest, metrics), prompts)
+    cache = Path(settings.cache) if settings.cache else None
+    return stage_service(load_chat_model(settings, prompts.digest, metrics, cache), prompts)
 
 
 if __name__ == "__main__":

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import transformers
 from jinja2 import TemplateError
+from safetensors.torch import save_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dnd.errors import DndError, ModelMissing, RequestTooLarge
 from dnd.keys import digest_of
 from dnd.serving import DynamicBatcher, Metrics
-from dnd.serving.placement import loading, place_model
+from dnd.serving.placement import Placement, loading, place_model
 from dnd.serving.weights import weights_digest
 from dnd.settings import ModelServerSettings
 from dnd.types import ModelInfo, OrError, RequestContext
 from dnd_services.summarizer.decoding import Bucket, Decoder, Row, Tokens, bucket_of
+from dnd_services.summarizer.gguf_cache import find_converted, keep_converted
 from dnd_services.summarizer.llm import ChatAnswer, ChatCall, Message
-from dnd_services.summarizer.model_files import find_model_files
+from dnd_services.summarizer.model_files import ModelFiles, find_model_files
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +71,7 @@ class LocalChatModel:
             max_wait_ms=settings.max_wait_ms,
             metrics=metrics,
         )
-        self._shared_tokens = functools.lru_cache(maxsize=64)(self._spell)
+        self._shared_tokens = functools.lru_cache(maxsize=64)(self._spell_shared)
 
     async def complete(
         self, calls: Sequence[ChatCall], *, context: RequestContext, timeout_s: float | None
@@ -91,8 +95,7 @@ class LocalChatModel:
 
     def _prepare(self, call: ChatCall) -> OrError[_Item]:
         tokens = self._spell(call.messages, ask=True)
-        shared = call.messages[: call.num_shared]
-        prefix = self._shared_tokens(shared, ask=False) if shared else ()
+        prefix = self._shared_tokens(call.messages[: call.num_shared])
         if tokens[: len(prefix)] != prefix or len(tokens) == len(prefix):
             prefix = ()  # this chat template does not tell turns apart
         bucket = bucket_of(prefix, tokens[len(prefix) :], call.max_tokens, call.one_line)
@@ -108,6 +111,13 @@ class LocalChatModel:
         return tuple(
             self._tokenizer(self._render(messages, ask), add_special_tokens=False).input_ids
         )
+
+    def _spell_shared(self, messages: tuple[Message, ...]) -> Tokens:
+        """What all calls of a prompt begin with, where the chat template takes that alone."""
+        try:
+            return self._spell(messages, ask=False) if messages else ()
+        except TemplateError:
+            return ()
 
     def _render(self, messages: Sequence[Message], ask: bool) -> str:
         turns = [{"role": one.role, "content": self._defuse(one.content)} for one in messages]
@@ -147,13 +157,17 @@ class LocalChatModel:
 
 
 def load_chat_model(
-    settings: ModelServerSettings, prompts_digest: str, metrics: Metrics
+    settings: ModelServerSettings,
+    prompts_digest: str,
+    metrics: Metrics,
+    cache: Path | None = None,
 ) -> LocalChatModel:
     """Loads the model of `settings`.
 
     Args:
         prompts_digest: Of the prompt sets: part of the model's digest, since the answers follow
             from both.
+        cache: Where a GGUF file is kept as the tensors that it was turned into; None for nowhere.
 
     Raises:
         BadSetting: The device or the name of the model cannot be used.
@@ -165,28 +179,14 @@ def load_chat_model(
     placement = place_model(settings)
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    gguf = {"gguf_file": files.gguf_file} if files.gguf_file else {"use_safetensors": True}
-    with loading(settings.model, files.folder):
-        tokenizer: Any = AutoTokenizer.from_pretrained(
-            files.folder,
-            local_files_only=True,
-            trust_remote_code=False,
-            **({"gguf_file": files.gguf_file} if files.gguf_file else {}),
-        )
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            files.folder,
-            dtype=placement.dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **gguf,
-        )
-    model, report = loaded
-    if missing := sorted(report["missing_keys"]):
-        raise ModelMissing(
-            f"{settings.model} is incomplete: {len(missing)} of its tensors are not in the file, "
-            f"{missing[0]!r} first."
-        )
+    keeps = cache is not None and files.gguf_file is not None
+    if keeps and (converted := find_converted(cache, digest, settings.dtype)):
+        model, tokenizer = _read(settings.model, ModelFiles(converted, None), placement)
+    else:
+        model, tokenizer = _read(settings.model, files, placement)
+        if keeps:
+            save = functools.partial(_write, model, tokenizer)
+            keep_converted(cache, digest, settings.dtype, save)
     model = model.to(placement.device).eval()
     info = ModelInfo(
         name=settings.model,
@@ -200,6 +200,44 @@ def load_chat_model(
     _try_out(chat_model)
     log.info("answering with %s on %s, %s", info.architecture, info.device, info.dtype)
     return chat_model
+
+
+def _read(name: str, files: ModelFiles, placement: Placement) -> tuple[Any, Any]:
+    """The model and the tokenizer in `files`, on the CPU."""
+    gguf = {"gguf_file": files.gguf_file} if files.gguf_file else {}
+    with loading(name, files.folder):
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            files.folder, local_files_only=True, trust_remote_code=False, **gguf
+        )
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            files.folder,
+            dtype=placement.dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **(gguf or {"use_safetensors": True}),
+        )
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise ModelMissing(
+            f"{name} is incomplete: {len(missing)} of its tensors are not in the file, "
+            f"{missing[0]!r} first."
+        )
+    return model, tokenizer
+
+
+def _write(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Writes a model that came from a GGUF file as plain tensors.
+
+    `save_pretrained` refuses it, since its configuration still calls it quantized.
+    """
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    save_model(model, str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -37,8 +37,6 @@ from dnd.serving import Metrics
 from dnd.types import ModelInfo, OrError, RequestContext
 from dnd_services.summarizer.llm import ChatAnswer, ChatCall
 
-log = logging.getLogger(__name__)
-
 OPENAI_URL = "https://api.openai.com/v1"
 
 _SEED_BITS = 31
@@ -114,6 +112,8 @@ class RemoteChatModel:
         if not remote.name:
             raise BadSetting("DND_MODEL = 'openai:': expected the model's name after the colon.")
         self.info = ModelInfo(name=f"openai:{remote.name}", architecture="chat", device="remote")
+        for name in ("httpx", "httpx2"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # a line for each call otherwise
         self._remote = remote
         self._metrics = metrics
         self._slots = asyncio.Semaphore(remote.max_calls)

@@ -32,10 +32,12 @@ MORE_KEYS: Mapping[str, tuple[str, ...]] = {
     "captioner": ("prompt",),
     "summarizer": (
         *("prompts", "base_url", "api_key_file", "max_calls", "call_timeout_s", "answer_tokens"),
+        "cache",
     ),
     "synthesizer": ("variant",),
     "scorer": ("cache_mb",),
 }
+_FILE_KEYS = frozenset({"model", "prompts", "api_key_file"})
 COORDINATOR_KEYS = (
     *("port", "metrics_port", "drain_s", "lease_s", "renew_s", "heartbeat_s", "rpc_deadline_s"),
     *("max_attempts", "backoff_s", "pause_s", "down_s", "share_drawings", "sweep_s", "poll_s"),
@@ -148,6 +150,8 @@ def default_yaml() -> str:
 def load_config(path: Path | None = None) -> StackConfig:
     """The built-in configuration with what the YAML file `path` says in its place.
 
+    Files and folders that it names are found beside it, wherever the processes work.
+
     Raises:
         BadSetting: The file cannot be read, or has a key that nothing is known of.
     """
@@ -166,7 +170,19 @@ def load_config(path: Path | None = None) -> StackConfig:
         for name in ("models", "probes")
         if (given := getattr(config, name))
     }
-    return dataclasses.replace(config, **files)  # type: ignore[arg-type]
+    services = {name: _locate(one, base) for name, one in config.services.items()}
+    return dataclasses.replace(config, services=services, **files)  # type: ignore[arg-type]
+
+
+def _locate(settings: Settings, base: Path) -> Settings:
+    """Settings with the files that lie beside the configuration written out in full."""
+    found = dict(settings)
+    for key in _FILE_KEYS & found.keys():
+        text = str(found[key])
+        path = base / Path(text).expanduser() if text else base
+        if text and path.exists():
+            found[key] = str(path)
+    return found
 
 
 def parse_config(data: Any, where: str) -> StackConfig:
