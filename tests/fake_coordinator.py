@@ -14,7 +14,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from result_samples import LAYERS, Sample
 
 from dnd.convert import enum_value, to_message
-from dnd.errors import CODES, AlreadyExists, DndError, InvalidInput, NotFound, UnknownName, suggest
+from dnd.errors import (
+    CODES,
+    AlreadyExists,
+    DndError,
+    InvalidInput,
+    NotFound,
+    UnitOutOfRange,
+    UnknownName,
+    suggest,
+)
 from dnd.jobs import Estimate, Job, JobState, UnitResult, UnitState, spec_to_message
 from dnd.serving.interceptor import REASON_KEY, RETRY_KEY
 from dnd.v1 import activations_pb2, coordinator_pb2_grpc
@@ -63,6 +72,13 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self.last_spec = request.spec
         if request.spec.model != "small-net":
             _abort(context, UnknownName(suggest(request.spec.model, ["small-net"], what="model")))
+        known = {layer.path: layer.num_units for layer in LAYERS}
+        for one in request.spec.layers:
+            if one.layer not in known:
+                _abort(context, UnknownName(suggest(one.layer, list(known), what="layer")))
+            if any(unit >= known[one.layer] for unit in one.units):
+                num = known[one.layer]
+                _abort(context, UnitOutOfRange(f"{one.layer} has units 0 to {num - 1}."))
         return to_message(self.estimate, pb2.EstimateJobResponse)
 
     def CreateJob(self, request: Any, context: Any) -> pb2.CreateJobResponse:

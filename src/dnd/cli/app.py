@@ -1,4 +1,4 @@
-"""All commands of `dnd`."""
+"""All commands of `dnd`, in the order in which one needs them."""
 
 from __future__ import annotations
 
@@ -6,33 +6,67 @@ import click
 
 from dnd.cli import demo, job_commands, label_commands, stack_commands
 
+SECTIONS: dict[str, tuple[click.Command, ...]] = {
+    "First look": (demo.demo,),
+    "Label units": (
+        label_commands.targets,
+        label_commands.layers,
+        label_commands.profiles,
+        label_commands.estimate,
+        label_commands.label,
+    ),
+    "Jobs and results": (
+        job_commands.jobs,
+        job_commands.watch,
+        job_commands.labels,
+        job_commands.export,
+        job_commands.pause,
+        job_commands.resume,
+        job_commands.cancel,
+        job_commands.retry,
+    ),
+    "The stack on this machine": (
+        stack_commands.up,
+        stack_commands.status,
+        stack_commands.down,
+    ),
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Sections(click.Group):
+    """A group whose help lists its commands under headings, not by the alphabet."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(len(name) for name in self.commands)
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [
+                        (f"{one.name:<{width}}", one.get_short_help_str(limit=100))
+                        for one in commands
+                    ]
+                )
+
+
+@click.group(
+    cls=_Sections,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="describe-and-dissect")
 def app() -> None:
     """Describe every unit of a vision network in plain language.
 
-    A running stack is used if there is one (`dnd up`, or --server); otherwise `dnd label` starts
-    one for the job and stops it again.
+    Commands work on the stack that `dnd up` has started, or on the coordinator that --server names.
+    Where there is none, `dnd label` starts a stack for the job and stops it again. Commands that
+    need a JOB take the newest one if none is named.
+
+    \b
+        dnd demo                        48 units with models that come with the project
+        dnd layers MODEL                what can be labelled
+        dnd label MODEL --layer PATH --units 0-15 --probe NAME
     """
 
 
-for command in (
-    label_commands.layers,
-    label_commands.label,
-    label_commands.estimate,
-    label_commands.profiles,
-    job_commands.jobs,
-    job_commands.watch,
-    job_commands.labels,
-    job_commands.export,
-    job_commands.pause,
-    job_commands.resume,
-    job_commands.cancel,
-    job_commands.retry,
-    stack_commands.up,
-    stack_commands.status,
-    stack_commands.down,
-    demo.demo,
-):
-    app.add_command(command)
+for _commands in SECTIONS.values():
+    for _command in _commands:
+        app.add_command(_command)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dnd.cli.stack_view import StackView
 from dnd.client import Client
-from dnd.errors import NotFound, Unavailable
+from dnd.errors import BadSetting, NotFound, Unavailable
 from dnd.stack import (
     Home,
     StackConfig,
@@ -24,6 +24,7 @@ from dnd.stack import (
 )
 
 PRIVATE_STOP_S = 10.0
+COORDINATOR = "coordinator"
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,53 @@ class Session:
 
 
 def find_server(server: str, home: Path) -> Session | None:
-    """A connection to `server`, else to the stack that runs in `home`; None if none does."""
+    """A connection to `server`, else to the stack that runs in `home`; None if none does.
+
+    Raises:
+        BadSetting: `server` is no address.
+        Unavailable: The home's coordinator has died, and other processes of the stack live.
+    """
     # Loopback is no proxy's business.
     os.environ.setdefault("no_grpc_proxy", "127.0.0.1,localhost,::1")
     if server:
+        _expect_address(server)
         return Session(Client(server))
-    target = running_server(Home(home))
-    return Session(Client(target), Home(home)) if target else None
+    place = Home(home)
+    if target := running_server(place):
+        return Session(Client(target), place)
+    dead = dead_members(place)
+    names = [one.name for one in dead]
+    if COORDINATOR in names and len(dead) < len(place.read_state().processes):
+        raise Unavailable(
+            describe_death(place, dead[names.index(COORDINATOR) :])
+            + "\nStart it again with `dnd up --repair`."
+        )
+    return None
+
+
+def _expect_address(server: str) -> None:
+    for part in server.split(","):
+        scheme, _, port = part.rpartition(":")
+        if not part.startswith(("file:", "unix:")) and not (scheme and port.isdigit()):
+            raise BadSetting(
+                f"--server {server!r}: expected HOST:PORT, for example 127.0.0.1:7000 "
+                "(`dnd status` shows the address of the coordinator)."
+            )
+
+
+@contextmanager
+def _using(session: Session, server: str) -> Iterator[Session]:
+    """Closes the session at the end; names the address of a server that cannot be reached."""
+    with session.client:
+        try:
+            yield session
+        except Unavailable as error:
+            if not server:
+                raise
+            raise Unavailable(
+                f"{server}: {error.message.rstrip('.')}. Check --server (or DND_SERVER), and that "
+                "a coordinator runs there."
+            ) from None
 
 
 @contextmanager
@@ -73,8 +114,8 @@ def connected(server: str, home: Path) -> Iterator[Session]:
             f"No stack is running in {Home(home).path}: start one with `dnd up`, or name a "
             "coordinator with --server HOST:PORT."
         )
-    with session.client:
-        yield session
+    with _using(session, server) as used:
+        yield used
 
 
 @contextmanager
@@ -89,8 +130,8 @@ def connected_or_private(
     """A session with a server, or with a stack that is started for it and stopped at the end."""
     session = None if private and not server else find_server(server, home)
     if session is not None:
-        with session.client:
-            yield session
+        with _using(session, server) as used:
+            yield used
         return
     with private_stack(home, load_config(config), only=only) as made:
         yield made

@@ -28,6 +28,11 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def can_ask() -> bool:
+    """Whether there is a person who can answer a question."""
+    return sys.stdin.isatty()
+
+
 def say(text: str = "") -> None:
     """One line of plain text."""
     click.echo(text)

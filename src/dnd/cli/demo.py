@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from dnd.cli.connect import Session, private_stack
+from dnd.cli.connect import PRIVATE_STOP_S, Session, private_stack
 from dnd.cli.console import console, format_duration, print_table, say
 from dnd.cli.job_commands import class_names, finish, label_headers, label_row
 from dnd.cli.label_commands import print_estimate
@@ -18,7 +18,7 @@ from dnd.cli.stack_view import status_table
 from dnd.clients import SERVICE_NAMES
 from dnd.jobs import JobSpec, LayerUnits
 from dnd.report import Written, write_results
-from dnd.stack import inspect, load_config
+from dnd.stack import Home, inspect, load_config, stop
 
 # The units of the two inner layers are the first ones. Those of the classifier are classes that
 # the probe set has a picture of; both were fixed before any of them had been labelled.
@@ -45,14 +45,15 @@ SPEC = JobSpec(
     help="Folder for labels.jsonl, labels.csv, report.html, and .dnd-demo for the stack.",
 )
 def demo(out: Path) -> None:
-    """Label 48 units of EfficientNet-Lite0 with the starter pack, from an empty store.
+    """Label 48 units of a real network with models that come along.
 
+    The network is EfficientNet-Lite0 with its ImageNet weights. Everything is computed anew.
     Needs no GPU, no account and no network. The probe set is 2,000 emoji; the pack's captioner,
     drawing model and CLIP are small and know emoji only.
     """
     began = time.monotonic()
     stack = out / ".dnd-demo"
-    shutil.rmtree(stack, ignore_errors=True)  # of an earlier demo: nothing of it is used again
+    _remove(stack)  # of an earlier demo: nothing of it is used again
     say(
         "EfficientNet-Lite0 with its ImageNet weights, on 2,000 emoji of OpenMoji. Captions, "
         "drawings\nand CLIP come from the starter pack: small models that know emoji only. "
@@ -68,6 +69,20 @@ def demo(out: Path) -> None:
         _print_services(session)
     say(f"In {format_duration(time.monotonic() - began)}. Open {written.report}")
     finish(job)
+
+
+def _remove(stack: Path) -> None:
+    """Removes the home of an earlier demo; what still runs in it, if that was killed, is ended.
+
+    Raises:
+        FailedPrecondition: Another demo is at work in it.
+    """
+    if not stack.is_dir():
+        return
+    home = Home(stack)
+    with home.lock():
+        stop(home, PRIVATE_STOP_S)
+        shutil.rmtree(stack, ignore_errors=True)
 
 
 def _print_labels(session: Session, written: Written) -> None:

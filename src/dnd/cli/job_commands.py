@@ -14,7 +14,7 @@ from dnd.cli.connect import Session, connected
 from dnd.cli.console import clean, format_duration, print_table, say, warn
 from dnd.cli.options import job_argument, server_option
 from dnd.cli.progress import Check, follow, headline
-from dnd.errors import DndError, Unavailable
+from dnd.errors import DndError, Unavailable, UnknownName, suggest
 from dnd.jobs import Job, JobState, UnitState
 from dnd.report import write_results
 from dnd.report.tables import complete_record
@@ -22,7 +22,14 @@ from dnd.report.tables import complete_record
 
 @click.command()
 @server_option
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="NUMBER",
+    default=20,
+    show_default=True,
+    help="Jobs to list at most.",
+)
 def jobs(server: str, home: Path, limit: int) -> None:
     """List the jobs, newest first."""
     with connected(server, home) as session:
@@ -53,7 +60,10 @@ def jobs(server: str, home: Path, limit: int) -> None:
 @job_argument
 @server_option
 def watch(job: str, server: str, home: Path) -> None:
-    """Show how far a job is, until it has ended."""
+    """Show how far a job is, until it has ended.
+
+    Ctrl-C ends the watching; the job goes on.
+    """
     with connected(server, home) as session:
         job_id = session.client.get_job(job).id
         try:
@@ -68,7 +78,7 @@ def watch(job: str, server: str, home: Path) -> None:
 @click.command()
 @job_argument
 @server_option
-@click.option("--layer", default="", help="Only this layer.")
+@click.option("--layer", metavar="PATH", default="", help="Only this layer.")
 @click.option(
     "--state",
     type=click.Choice([state.value for state in UnitState]),
@@ -80,6 +90,9 @@ def labels(job: str, server: str, home: Path, layer: str, state: str | None, as_
     """Print the labels of a job."""
     with connected(server, home) as session:
         found = session.client.get_job(job)
+        asked = [one.layer for one in found.spec.layers]
+        if layer and layer not in asked:
+            raise UnknownName(suggest(layer, asked, what="layer of this job"))
         names = class_names(session, found)
         records = (
             complete_record(found, unit, names.get(unit.layer, ()))
@@ -105,7 +118,7 @@ def labels(job: str, server: str, home: Path, layer: str, state: str | None, as_
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=None,
-    help="Folder for labels.jsonl, labels.csv, report.html [default: results/JOB]",
+    help="Folder for labels.jsonl, labels.csv and report.html.  [default: results/JOB]",
 )
 def export(job: str, server: str, home: Path, out: Path | None) -> None:
     """Write the results of a job into a folder; also while it runs."""

@@ -1,9 +1,8 @@
-"""dnd layers, label, estimate, profiles."""
+"""dnd targets, layers, label, estimate, profiles."""
 
 from __future__ import annotations
 
 import json
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 import yaml
 
 from dnd.cli.connect import Session, connected_or_private
-from dnd.cli.console import clean, format_duration, print_table, say
+from dnd.cli.console import can_ask, clean, format_duration, print_table, say
 from dnd.cli.job_commands import (
     class_names,
     finish,
@@ -33,17 +32,38 @@ from dnd.types import LayerInfo
 
 ASK_ABOVE_S = 30 * 60
 MAX_PRINTED = 60
+NEEDED_TO_PLAN = ("valkey", "activations", "coordinator")
+
+
+@click.command()
+@server_option
+def targets(server: str, home: Path) -> None:
+    """List the models, probe sets and profiles that can be named."""
+    with connected_or_private(server, home, only=NEEDED_TO_PLAN) as session:
+        found = session.client.targets()
+    rows = [
+        (kind, name)
+        for kind, names in (
+            ("model", found.models),
+            ("probe set", found.probes),
+            ("profile", found.profiles),
+        )
+        for name in names
+    ]
+    print_table(("Kind", "Name"), rows)
 
 
 @click.command()
 @click.argument("model")
 @server_option
-@click.option("--private", is_flag=True, help="Start a process for this even if a stack runs.")
+@click.option(
+    "--private", is_flag=True, help="Start a process for this, even if a stack is running."
+)
 def layers(model: str, server: str, home: Path, private: bool) -> None:
     """List the layers of MODEL that can be labelled.
 
-    MODEL is a name of models.yaml; where no stack runs, a specification such as
-    hf:microsoft/resnet-50 too.
+    MODEL is a name that `dnd targets` lists. Where no stack is running, or with --private, it may
+    also be a specification such as hf:microsoft/resnet-50.
     """
     model = make_absolute(JobSpec(model, (), "")).model
     with connected_or_private(server, home, private=private, only=("activations",)) as session:
@@ -79,10 +99,14 @@ def _list_layers(session: Session, model: str) -> tuple[LayerInfo, ...]:
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=None,
-    help="Folder for labels.jsonl, labels.csv, report.html [default: results/JOB]",
+    help="Folder for labels.jsonl, labels.csv and report.html.  [default: results/JOB]",
 )
-@click.option("--yes", "-y", is_flag=True, help="Do not ask, however long it takes.")
-@click.option("--detach", is_flag=True, help="Create the job and leave it to the running stack.")
+@click.option(
+    "--yes", "-y", is_flag=True, help="Do not ask, even if it takes more than half an hour."
+)
+@click.option(
+    "--detach", is_flag=True, help="Create the job, leave it to the running stack and return."
+)
 def label(
     model: str,
     layers: tuple[str, ...],
@@ -100,11 +124,19 @@ def label(
     yes: bool,
     detach: bool,
 ) -> None:
-    """Label units of MODEL.
+    """Label units of MODEL, and write the results into a folder.
 
-    On a stack that is started for the job, MODEL and the probe set may be specifications
-    (hf:microsoft/resnet-50, a folder of images), and the same command after an interruption goes on
-    where it stopped.
+    MODEL and the probe set are names that `dnd targets` lists. On a stack that is started for the
+    job (because none is running, or with --private) they may also be specifications: MODEL
+    hf:microsoft/resnet-50, and a folder of images as the probe set. After an interruption the same
+    command then goes on where it stopped.
+
+    What the job will cost is printed first. Above half an hour the command asks; where nobody can
+    be asked it stops, unless --yes is given.
+
+    \b
+        dnd label efficientnet_lite0 --layer _conv_head --units 0-15,40 --probe openmoji
+        dnd label hf:microsoft/resnet-50 --layer resnet.encoder.stages.3 --probe ~/pictures
     """
     spec = make_spec(model, layers, units, probe, profile, settings, seed, spec_file)
     with connected_or_private(server, home, private=private, config=config) as session:
@@ -151,10 +183,15 @@ def estimate(
     server: str,
     home: Path,
 ) -> None:
-    """Print what labelling would cost, without doing it."""
+    """Print what labelling would cost, without doing it.
+
+    Takes what `dnd label` takes. The time is that of the stages as they were measured here, or a
+    guess as long as nothing has been measured.
+    """
     spec = make_spec(model, layers, units, probe, profile, settings, seed, spec_file)
-    needed = ("valkey", "activations", "coordinator")
-    with connected_or_private(server, home, private=private, config=config, only=needed) as session:
+    with connected_or_private(
+        server, home, private=private, config=config, only=NEEDED_TO_PLAN
+    ) as session:
         if session.private:
             spec = make_absolute(spec)
         print_estimate(session.client.estimate(spec), spec, ask=False)
@@ -164,7 +201,11 @@ def estimate(
 @click.argument("name", required=False, default="")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def profiles(name: str, as_json: bool) -> None:
-    """List the profiles, or print all settings of one."""
+    """List the profiles, or print all settings of the one called NAME.
+
+    A profile is the settings of the method: paper as published, default with our corrections,
+    starter for the small models of the starter pack. `dnd label --set` changes single settings.
+    """
     if not name:
         print_table(
             ("Profile", "Candidates", "Drawings", "Steps", "Size", "Selected by"),
@@ -207,7 +248,7 @@ def print_estimate(found: Estimate, spec: JobSpec, *, ask: bool) -> None:
         say(f"{found.num_skipped_images} files of the probe set are no readable image: left out")
     if not ask or duration_s <= ASK_ABOVE_S:
         return
-    if not sys.stdin.isatty():
+    if not can_ask():
         raise FailedPrecondition(
             f"This takes about {format_duration(duration_s)}, and nobody can be asked: add --yes "
             "to do it all the same, or --units to label fewer."

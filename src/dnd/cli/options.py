@@ -18,8 +18,7 @@ def home_option(command: F) -> F:
         type=click.Path(path_type=Path, file_okay=False),
         envvar="DND_HOME",
         default=Path("~/.dnd"),
-        show_default="DND_HOME or ~/.dnd",
-        help="Folder of the local stack.",
+        help="Folder of the local stack.  [default: DND_HOME, or ~/.dnd]",
     )(command)
 
 
@@ -30,7 +29,7 @@ def server_option(command: F) -> F:
         metavar="HOST:PORT",
         envvar="DND_SERVER",
         default="",
-        help="Coordinator to talk to [default: the stack that runs in the home]",
+        help="Coordinator to talk to.  [default: DND_SERVER, or the stack that runs in the home]",
     )(home_option(command))
 
 
@@ -45,38 +44,63 @@ def spec_options(command: F) -> F:
         [
             click.argument("model", required=False, default=""),
             click.option(
-                "--layer", "layers", multiple=True, metavar="PATH", help="Module path; repeatable."
+                "--layer",
+                "layers",
+                multiple=True,
+                metavar="PATH",
+                help="Layer to label, as `dnd layers` lists it; repeatable.",
             ),
             click.option(
-                "--units", metavar="0-15,40", default="", help="Units of each layer [default: all]"
+                "--units",
+                metavar="0-15,40",
+                default="",
+                help="Units of each layer.  [default: all]",
             ),
-            click.option("--probe", default="", help="Probe set: a name, or a folder of images."),
-            click.option("--profile", default="", help="paper, default or starter."),
+            click.option(
+                "--probe",
+                metavar="NAME",
+                default="",
+                help="Probe set: a name, several joined by +, or a folder of images.",
+            ),
+            click.option(
+                "--profile",
+                metavar="NAME",
+                default="",
+                help="Settings of the method: paper, default or starter.  [default: default]",
+            ),
             click.option(
                 "--set",
                 "settings",
                 multiple=True,
                 metavar="KEY=VALUE",
-                help="A setting other than the profile's, synthesis.num_steps=8; repeatable.",
+                help="One setting other than the profile's, for example synthesis.num_steps=8; "
+                "repeatable.",
             ),
-            click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=None),
+            click.option(
+                "--seed",
+                type=int,
+                metavar="NUMBER",
+                default=None,
+                help="Seed of shuffles and drawings.  [default: 0]",
+            ),
             click.option(
                 "--spec",
                 "spec_file",
                 type=click.Path(path_type=Path, dir_okay=False),
                 default=None,
-                help="A YAML file with model, layers, units, probe, profile, settings, seed.",
+                help="YAML file with model, layers, units, probe, profile, settings, seed and "
+                "priority; options go before it.",
             ),
             click.option(
                 "--private",
                 is_flag=True,
-                help="Start a stack for this job even if one is running.",
+                help="Start a stack for this, even if one is running.",
             ),
             click.option(
                 "--config",
                 type=click.Path(path_type=Path, dir_okay=False),
                 default=None,
-                help="Configuration of a stack that is started for this job.",
+                help="Configuration of a stack that is started for this, as for `dnd up`.",
             ),
         ]
     ):

@@ -47,7 +47,9 @@ def make_spec(
         probe=probe or str(given.get("probe", "")),
         profile=profile or str(given.get("profile", "")),
         overrides=overrides,
-        seed=_read_seed(given, spec_file) if seed is None else seed,
+        seed=_check_seed(given.get("seed", 0), f"{spec_file}: seed")
+        if seed is None
+        else _check_seed(seed, "--seed"),
         priority=_read_priority(given, spec_file),
     )
     for name, value, option in (
@@ -178,10 +180,9 @@ def _read_layers(
     return layers
 
 
-def _read_seed(given: Mapping[str, Any], where: Path | None) -> int:
-    seed = given.get("seed", 0)
+def _check_seed(seed: Any, where: str) -> int:
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64:
-        raise BadSetting(f"{where}: seed = {seed!r}: expected a number from 0 to 2^64 - 1.")
+        raise BadSetting(f"{where} = {seed!r}: expected a number from 0 to 2^64 - 1.")
     return seed
 
 

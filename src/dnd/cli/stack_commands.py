@@ -14,6 +14,7 @@ from dnd.errors import NotFound, Unavailable
 from dnd.stack import (
     Health,
     Home,
+    dead_members,
     default_yaml,
     describe_death,
     inspect,
@@ -30,15 +31,26 @@ from dnd.stack import (
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
     default=None,
-    help="YAML file; see --print-config.",
+    help="YAML file with what differs from the built-in configuration.",
 )
-@click.option("--print-config", is_flag=True, help="Print the built-in configuration and exit.")
-@click.option("--repair", "mend", is_flag=True, help="Start again what has died.")
+@click.option(
+    "--print-config", is_flag=True, help="Print the built-in configuration, with comments."
+)
+@click.option("--repair", "mend", is_flag=True, help="Start again what has died; the rest goes on.")
 def up(home: Path, config: Path | None, print_config: bool, mend: bool) -> None:
-    """Start the local stack: broker, five services, coordinator, workers."""
+    """Start the local stack: broker, services, coordinator and workers.
+
+    Everything runs as processes of this machine, on loopback, until `dnd down`. One stack runs in
+    a home; another one takes another --home.
+    """
     if print_config:
         click.echo(default_yaml(), nl=False)
         return
+    if mend and config:
+        raise click.UsageError(
+            "--repair starts again what has died, as it was started, and takes no --config: to "
+            "change the configuration, `dnd down` first."
+        )
     place = Home(home)
     settings = load_config(config)
     with place.lock():
@@ -66,10 +78,16 @@ def status(home: Path) -> None:
     """Show the processes of the local stack, and what they have done."""
     place = Home(home)
     members = inspect(place)
+    dead = [member.running for member in members if member.health is Health.DEAD]
     if not members:
         raise NotFound(f"No stack is running in {place.path}: start one with `dnd up`.")
+    if len(dead) == len(members):
+        raise NotFound(
+            f"No stack is running in {place.path}: all {len(dead)} processes of the last one have "
+            f"ended without `dnd down` (their logs are in {place.logs}). Start it with `dnd up`; "
+            "its jobs then go on."
+        )
     console().print(status_table(members))
-    dead = [member.running for member in members if member.health is Health.DEAD]
     if dead:
         raise Unavailable(
             describe_death(place, dead) + "\nStart again what has died with `dnd up --repair`."
@@ -82,9 +100,10 @@ def status(home: Path) -> None:
     "--timeout",
     "timeout_s",
     type=click.FloatRange(0),
+    metavar="SECONDS",
     default=30.0,
     show_default=True,
-    help="Seconds to finish in, before a process is killed.",
+    help="Time for a process to finish in before it is killed.",
 )
 def down(home: Path, timeout_s: float) -> None:
     """Stop the local stack. Jobs that run go on at the next `dnd up`."""
@@ -93,6 +112,9 @@ def down(home: Path, timeout_s: float) -> None:
         say(f"No stack is running in {place.path}.")
         return
     with place.lock():
-        num = len(place.read_state().processes)
+        num = len(place.read_state().processes) - len(dead_members(place))
         killed = stop(place, timeout_s)
+    if not num:
+        say(f"No stack was running in {place.path} any more; its traces are removed.")
+        return
     say(f"Stopped {num} processes." + (f" Killed: {', '.join(killed)}." if killed else ""))

@@ -50,7 +50,7 @@ class StackView:
         traceback: TracebackType | None,
     ) -> None:
         self._live.stop()
-        if error is None:
+        if error is None and self._ready:
             seconds = time.monotonic() - self._started_at
             num = len(self._ready)
             what = "1 process" if num == 1 else f"{num} processes"

@@ -115,8 +115,8 @@ def end_all(processes: Sequence[Running], grace_s: float) -> list[str]:
     while any(find(one) for one in alive) and time.monotonic() < until:
         time.sleep(0.05)
     killed = [one for one in alive if find(one)]
-    for one in killed:
-        for process in families[one]:
+    for family in families.values():  # a parent that has ended may have left a child behind
+        for process in family:
             try:
                 process.kill()
             except library.NoSuchProcess:
