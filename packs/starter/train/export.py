@@ -34,6 +34,17 @@ from .views import SIZE
 
 _PIXELS = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_convert_rgb": True, "resample": 3}
 
+PARTS = {
+    "caption_tokenizer/tokenizer.json": "prepare",
+    "text_tokenizer/tokenizer.json": "prepare",
+    "captioner/model.safetensors": "train_captioner",
+    "scorer/model.safetensors": "train_clip",
+    "vae/diffusion_pytorch_model.safetensors": "train_vae",
+    "unet/diffusion_pytorch_model.safetensors": "train_unet",
+    "text_encoder/model.safetensors": "train_unet",
+}
+"""What export needs under the work folder, and the module that makes it."""
+
 
 def export_captioner(work: Path, target: Path) -> None:
     """Save BLIP and its processor."""
@@ -74,15 +85,35 @@ def export_synthesizer(work: Path, target: Path) -> None:
     pipeline.to(torch.float16).save_pretrained(target, safe_serialization=True)
 
 
+def check_parts(work: Path) -> None:
+    """Say which trained parts the work folder lacks, before anything of the pack is replaced."""
+    missing = [
+        f"{part} (python -m dnd_packs.starter.train.{module})"
+        for part, module in PARTS.items()
+        if not (work / part).is_file()
+    ]
+    if missing:
+        raise SystemExit(f"{work} lacks {'; '.join(missing)}: run what makes it first.")
+
+
 def main(work: Path, pack: Path) -> None:
-    """Replace the three model folders under ``pack``."""
+    """Replace the three model folders under ``pack``.
+
+    Raises:
+        SystemExit: A trained part is missing; the pack is as it was.
+    """
+    check_parts(work)
     for name, export in {
         "captioner": export_captioner,
         "scorer": export_scorer,
         "synthesizer": export_synthesizer,
     }.items():
+        # Written beside and then moved: a failure leaves the old folder whole.
+        draft = pack / f"{name}.draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        export(work, draft)
         shutil.rmtree(pack / name, ignore_errors=True)
-        export(work, pack / name)
+        draft.rename(pack / name)
         size = sum(path.stat().st_size for path in (pack / name).rglob("*") if path.is_file())
         print(f"{name}: {size / 1e6:.2f} MB")
 

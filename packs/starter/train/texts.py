@@ -4,9 +4,11 @@ import random
 from dataclasses import dataclass
 
 import torch
+from transformers import CLIPTokenizer
 
 from dnd_packs.starter.emoji_data import EmojiConcept, load_concepts
 
+from .tokenizer import MAX_TOKENS
 from .views import Rasters
 from .words import KINDS, TEMPLATES, caption, plain_words
 
@@ -75,3 +77,21 @@ class TextTable:
     def corpus(self) -> list[str]:
         """Every distinct text, for training tokenizers."""
         return sorted(text for text in frozenset().union(*self._sets) if text)
+
+
+class TextTokens:
+    """Token ids of texts, padded to the pipeline's fixed length, each computed once."""
+
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[str, torch.Tensor] = {}
+
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        """Return ids ``(texts, MAX_TOKENS)``."""
+        for text in texts:
+            if text not in self._known:
+                ids = self._tokenizer(
+                    text, padding="max_length", truncation=True, max_length=MAX_TOKENS
+                ).input_ids
+                self._known[text] = torch.tensor(ids)
+        return torch.stack([self._known[text] for text in texts])

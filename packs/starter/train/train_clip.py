@@ -3,7 +3,6 @@
 python -m dnd_packs.starter.train.train_clip <work> <processor s> <wall-clock s> [<peak rate>]
 """
 
-import json
 import random
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import BlipForConditionalGeneration, CLIPConfig, CLIPModel, CLIPTokenizer
 
-from .clock import Average, Clock, decay_groups, set_learning_rate
+from .clock import Average, Clock, Figures, HiddenMatrixOptimizer, set_learning_rate
 from .texts import TextTable, draw_template
 from .tokenizer import MAX_TOKENS
 from .train_captioner import HEADS, LAYERS, PATCH, WIDTH, image_weights
@@ -19,6 +18,7 @@ from .views import SIZE, Rasters, seen_views
 
 BATCH = 128
 TEXT_WIDTH, PROJECTION = 128, 128
+MAX_LOGIT_SCALE = 3.9  # of the natural logarithm: similarities are multiplied by 49 at most
 
 
 def text_config(tokenizer: CLIPTokenizer, num_layers: int) -> dict:
@@ -90,28 +90,23 @@ def contrastive_loss(similarity: torch.Tensor, holds: torch.Tensor) -> torch.Ten
     return (images + texts) / 2
 
 
-def main(work: Path, cpu_s: float, wall_s: float, peak: float = 1.5e-3) -> None:
+def main(work: Path, cpu_s: float, wall_s: float, peak: float = 2e-3) -> None:
     """Train for ``cpu_s`` seconds; writes ``scorer/`` under the work folder."""
     torch.manual_seed(0)
-    rasters, rng, text_rng = Rasters(work), torch.Generator(), random.Random()
-    rng.seed()
+    rasters, rng, text_rng = Rasters(work), torch.Generator().manual_seed(6), random.Random(6)
     table = TextTable(rasters)
     tokenizer = CLIPTokenizer.from_pretrained(work / "text_tokenizer")
-    if (work / "scorer").exists():
-        model = CLIPModel.from_pretrained(work / "scorer", dtype=torch.float32)
-    else:
-        model = build_clip(tokenizer)
-        copy_image_tower(
-            model,
-            BlipForConditionalGeneration.from_pretrained(work / "captioner", dtype=torch.float32),
-        )
-    model.train()
-    optimizer = torch.optim.AdamW(decay_groups(model, weight_decay=0.05), betas=(0.9, 0.98))
-    average, weights, clock, step = Average(model), image_weights(rasters), Clock(cpu_s, wall_s), 0
+    blip = BlipForConditionalGeneration.from_pretrained(work / "captioner", dtype=torch.float32)
+    model = build_clip(tokenizer).train()
+    copy_image_tower(model, blip)
+    optimizer = HiddenMatrixOptimizer(
+        model, others=("projection", "embedding"), weight_decay=0.02, ratio=5.0
+    )
+    average, weights, clock = Average(model), image_weights(rasters), Clock(cpu_s, wall_s)
+    figures, step = Figures(), 0
     while (progress := clock.progress()) < 1:
         set_learning_rate(optimizer, peak, progress)
         index = torch.multinomial(weights, BATCH, generator=rng)
-        images = seen_views(rasters, index, rng)
         bare = [table.images[i].draw(text_rng) for i in index.tolist()]
         texts = [
             draw_template(text_rng, text) if text_rng.random() < 0.6 else text for text in bare
@@ -119,31 +114,21 @@ def main(work: Path, cpu_s: float, wall_s: float, peak: float = 1.5e-3) -> None:
         tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
         holds = table.holds(index.tolist(), bare).float()
         with torch.autocast("cpu", torch.bfloat16):
-            output = model(pixel_values=images, **tokens)
+            output = model(pixel_values=seen_views(rasters, index, rng), **tokens)
         loss = contrastive_loss(output.logits_per_image.float(), holds)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():
-            model.logit_scale.clamp_(max=3.9)
+            model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
         average.update(model)
-        if step % 20 == 0:
-            best = output.logits_per_image.argmax(1)
-            right = holds[torch.arange(len(best)), best].mean().item()
-            print(
-                json.dumps(
-                    {
-                        "step": step,
-                        "progress": round(progress, 3),
-                        "loss": round(loss.item(), 3),
-                        "right": round(right, 3),
-                        "scale": round(model.logit_scale.exp().item(), 1),
-                    }
-                ),
-                flush=True,
-            )
+        best = output.logits_per_image.argmax(1)
+        right = holds[torch.arange(len(best)), best].mean().item()
+        figures.add(loss=loss.item(), right=right, scale=model.logit_scale.exp().item())
         step += 1
+        if step % 25 == 0:
+            figures.report(step, progress)
     average.model.save_pretrained(work / "scorer")
 
 

@@ -3,7 +3,6 @@
 python -m dnd_packs.starter.train.train_vae <work> <processor s> <wall-clock s> [decoder]
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -11,11 +10,13 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn import functional
 
-from .clock import Average, Clock, decay_groups, set_learning_rate
-from .views import Rasters, drawing_views, seen_views
+from .clock import Average, Clock, Figures, HiddenMatrixOptimizer, set_learning_rate
+from .latents import drawing_images
+from .views import Rasters, drawing_views
 
 LATENT_CHANNELS = 8
-BATCH = 8
+BATCH = 16
+ANCHOR = 2.0  # mean colour in −1..1 to latent
 
 
 def build_vae() -> AutoencoderKL:
@@ -38,7 +39,7 @@ def _edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """L1 on pixels, edges, two coarser scales, and colour differences (red and blue to green)."""
+    """L1 on pixels, edges, coarser scales and hues (red and blue to green); L2 on mean colours."""
     loss = functional.l1_loss(output, target)
     for a, b in zip(_edges(output), _edges(target), strict=True):
         loss = loss + functional.l1_loss(a, b)
@@ -47,7 +48,9 @@ def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Ten
             functional.avg_pool2d(output, factor), functional.avg_pool2d(target, factor)
         )
     hues = [picture[:, [0, 2]] - picture[:, [1, 1]] for picture in (output, target)]
-    return loss + functional.l1_loss(*hues)
+    means = [functional.avg_pool2d(picture, 8) for picture in (output, target)]
+    # Squared, as absolute errors let the few green and blue things go the way of the many yellow.
+    return loss + functional.l1_loss(*hues) + 4 * functional.mse_loss(*means)
 
 
 @torch.no_grad()
@@ -75,48 +78,54 @@ def training_step(vae: AutoencoderKL, images: torch.Tensor, decoder_only: bool) 
                 latents = vae.encode(images).latent_dist.mean
             # The drawing model's latents are never quite right: let the decoder forgive some noise.
             noise = 0.15 * torch.rand(len(images), 1, 1, 1) * torch.randn_like(latents)
-            kl = torch.zeros(())
+            extra = torch.zeros(())
             output = vae.decode(latents + noise).sample.float()
         else:
             posterior = vae.encode(images).latent_dist
             kl = posterior.kl().float().mean() / images[0].numel()
+            # Three channels hold the mean colour of each 8×8 square. Left alone, latents trained
+            # for minutes hold brightness and shape, and every green or blue thing turns brown.
+            colours = ANCHOR * functional.avg_pool2d(images, 8)
+            extra = 1e-4 * kl + functional.mse_loss(posterior.mean[:, :3].float(), colours)
             output = vae.decode(posterior.sample()).sample.float()
-    loss = reconstruction_loss(output, images) + 1e-4 * kl
+    loss = reconstruction_loss(output, images) + extra
     error = functional.l1_loss(output.detach(), images) / 2
-    return {"loss": loss, "l1": error, "kl": kl}
+    return {"loss": loss, "l1": error, "extra": extra}
 
 
 def main(work: Path, cpu_s: float, wall_s: float, decoder_only: bool = False) -> None:
     """Train for ``cpu_s`` seconds and save ``vae/`` under the work folder.
 
-    With ``decoder_only`` the encoder of an earlier run stays as it is, and so do its latents.
+    An earlier run's weights are the start. With ``decoder_only`` its encoder stays as it is, and so
+    do its latents.
     """
     torch.manual_seed(0)
     rasters, rng = Rasters(work), torch.Generator().manual_seed(2 if decoder_only else 1)
-    vae = AutoencoderKL.from_pretrained(work / "vae") if decoder_only else build_vae()
+    index, weights = drawing_images(rasters)
+    vae = AutoencoderKL.from_pretrained(work / "vae") if (work / "vae").exists() else build_vae()
     vae.encoder.requires_grad_(not decoder_only)
     vae.quant_conv.requires_grad_(not decoder_only)
     vae.train()
-    optimizer = torch.optim.AdamW(decay_groups(vae, weight_decay=1e-4), betas=(0.9, 0.99))
-    average, clock, step = Average(vae, 0.995), Clock(cpu_s, wall_s), 0
+    optimizer = HiddenMatrixOptimizer(
+        vae, others=("conv_in", "conv_out", "quant"), weight_decay=1e-4, ratio=6.0, iterations=4
+    )
+    average, clock, figures, step = Average(vae, 0.995), Clock(cpu_s, wall_s), Figures(), 0
     while (progress := clock.progress()) < 1:
         set_learning_rate(optimizer, 2e-3, progress)
-        index = torch.randint(0, len(rasters), (BATCH,), generator=rng)
-        plain = decoder_only or step % 6 != 5
-        images = (drawing_views if plain else seen_views)(rasters, index, rng)
-        figures = training_step(vae, images, decoder_only)
-        optimizer.zero_grad(set_to_none=True)
-        figures["loss"].backward()
+        chosen = index[torch.multinomial(weights, BATCH, generator=rng)]
+        losses = training_step(vae, drawing_views(rasters, chosen, rng), decoder_only)
+        optimizer.zero_grad()
+        losses["loss"].backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 5.0)
         optimizer.step()
         average.update(vae)
-        if step % 30 == 0:
-            rounded = {name: round(value.item(), 4) for name, value in figures.items()}
-            print(json.dumps({"step": step, "progress": round(progress, 3), **rounded}), flush=True)
+        figures.add(**{name: value.item() for name, value in losses.items()})
         step += 1
+        if step % 50 == 0:
+            figures.report(step, progress)
     if not decoder_only:
-        index = torch.randint(0, len(rasters), (1024,), generator=rng)
-        fold_statistics(average.model, drawing_views(rasters, index, rng))
+        chosen = index[torch.multinomial(weights, 1024, generator=rng)]
+        fold_statistics(average.model, drawing_views(rasters, chosen, rng))
     average.model.save_pretrained(work / "vae")
 
 

@@ -1,0 +1,252 @@
+"""The small functions that the starter pack's training is made of."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from dnd_packs.starter.emoji_data import EmojiConcept, load_concepts
+from dnd_packs.starter.train import clock, export, texts, tokenizer, words
+from dnd_packs.starter.train.train_captioner import build_captioner, start_patch_embedding
+from dnd_packs.starter.train.train_clip import build_clip, contrastive_loss, copy_image_tower
+from dnd_packs.starter.train.train_vae import fold_statistics, reconstruction_loss
+from dnd_packs.starter.train.views import SIZE, Rasters, drawing_views, seen_views
+
+APPLE = EmojiConcept("1F34E", "red apple", ("fruit", "health"), "food-drink", "food-fruit", ())
+CORPUS = ["red apple", "a red apple, a fruit, food", "grinning face", "one realistic image of cat"]
+
+
+@pytest.fixture(scope="module")
+def rasters(tmp_path_factory: pytest.TempPathFactory) -> Rasters:
+    """Six images: a coloured square each, and clear around it."""
+    work = tmp_path_factory.mktemp("work")
+    pixels = np.zeros((6, 96, 96, 4), np.uint8)
+    for number in range(6):
+        pixels[number, 24:72, 24:72] = (40 * number, 200, 30, 255)
+    np.save(work / "rasters.npy", pixels)
+    rows = [{"concept": n, "style": "openmoji", "base": True, "colour": "green"} for n in range(6)]
+    (work / "rasters.json").write_text(json.dumps(rows))
+    return Rasters(work)
+
+
+# --- words ---
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("flag: France", "flag of france"),
+        ("keycap: #", "keycap number sign"),
+        ("Japanese “open for business” button", "japanese open for business button"),
+        ("mrs. Claus", "mrs claus"),
+    ],
+)
+def test_label_becomes_plain_words_when_cleaned(label: str, name: str) -> None:
+    assert words.clean_name(label) == name
+
+
+@pytest.mark.parametrize(
+    ("phrase", "expected"),
+    [
+        ("apple", "an apple"),
+        ("red apple", "a red apple"),
+        ("unicorn", "a unicorn"),
+        ("grapes", "grapes"),
+        ("bus", "a bus"),
+        ("two hands", "two hands"),
+        ("money", "money"),
+    ],
+)
+def test_article_fits_when_put_before_a_phrase(phrase: str, expected: str) -> None:
+    assert words.with_article(phrase) == expected
+
+
+def test_caption_names_the_thing_its_kind_and_a_new_colour_only() -> None:
+    assert words.caption("red apple", "food-fruit", "red") == "a red apple, a fruit, food"
+    assert words.caption("tangerine", "food-fruit", "orange") == (
+        "a tangerine, a fruit, food, mostly orange"
+    )
+
+
+def test_every_subgroup_has_a_kind_when_concepts_are_read() -> None:
+    assert {concept.subgroup for concept in load_concepts()} <= set(words.KINDS)
+
+
+def test_texts_of_an_image_hold_its_colour_when_there_is_one() -> None:
+    with_colour = texts.image_texts(APPLE, "red").by_kind
+    without = texts.image_texts(APPLE, None).by_kind
+
+    assert "red fruit" in with_colour["colour"]
+    assert "colour" not in without
+    assert without["tag"] == ["fruit", "health"]
+
+
+# --- tokenizers ---
+
+
+def test_caption_comes_back_whole_when_tokenized() -> None:
+    made = tokenizer.caption_tokenizer(CORPUS)
+    ids = made(CORPUS[1]).input_ids
+
+    assert made.unk_token_id not in ids
+    assert made.decode(ids, skip_special_tokens=True) == CORPUS[1]
+
+
+def test_unseen_word_has_no_unknown_token_when_tokenized() -> None:
+    made = tokenizer.clip_tokenizer(CORPUS)
+    ids = made("a zebrafish").input_ids
+
+    assert ids[0] == made.bos_token_id
+    assert ids[-1] == made.eos_token_id
+    assert made.decode(ids, skip_special_tokens=True).strip() == "a zebrafish"
+
+
+# --- views ---
+
+
+def test_views_are_the_same_when_the_seed_is_the_same(rasters: Rasters) -> None:
+    index = torch.tensor([0, 3, 5, 5])
+    for view in (drawing_views, seen_views):
+        one, two, other = (
+            view(rasters, index, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+        )
+
+        assert one.shape == (4, 3, SIZE, SIZE)
+        assert one.min() >= -1
+        assert one.max() <= 1
+        assert torch.equal(one, two)
+        assert not torch.equal(one, other)
+
+
+def test_ground_is_white_when_asked_for(rasters: Rasters) -> None:
+    view = drawing_views(rasters, torch.tensor([1]), torch.Generator().manual_seed(0), white=1.0)
+
+    assert torch.allclose(view[0, :, 0, 0], torch.ones(3))
+
+
+# --- training ---
+
+
+def test_rate_rises_and_ends_low_when_progress_passes() -> None:
+    optimizer = torch.optim.AdamW([{"params": [torch.nn.Parameter(torch.ones(1))]}])
+    rates = []
+    for progress in (0.0, 0.03, 0.5, 1.0):
+        clock.set_learning_rate(optimizer, 1.0, progress)
+        rates.append(optimizer.param_groups[0]["lr"])
+
+    assert rates[0] == 0
+    assert rates[1] > 0.99
+    assert rates[1] > rates[2] > rates[3] == pytest.approx(0.02)
+
+
+def test_average_moves_toward_the_weights_when_updated() -> None:
+    layer = torch.nn.Linear(2, 2)
+    average = clock.Average(layer)
+    before = average.model.weight.clone()
+    with torch.no_grad():
+        layer.weight += 1
+    average.update(layer)
+
+    moved = average.model.weight - before
+    assert torch.all((moved > 0) & (moved < 1))
+
+
+def test_every_weight_is_trained_once_when_two_optimizers_share_them() -> None:
+    model = build_captioner(tokenizer.caption_tokenizer(CORPUS))
+    optimizer = clock.HiddenMatrixOptimizer(
+        model, outputs=("predictions.decoder",), weight_decay=0.02, ratio=7.0
+    )
+    groups = [p for group in optimizer.param_groups for p in group["params"]]
+
+    assert len(groups) == len({id(p) for p in groups}) == len(list(model.parameters()))
+    hidden = {id(p) for p in optimizer.param_groups[0]["params"]}
+    assert id(model.vision_model.encoder.layers[0].mlp.fc1.weight) in hidden
+    assert id(model.get_output_embeddings().weight) not in hidden
+
+
+def test_loss_falls_when_the_shared_optimizers_step() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.GELU(), torch.nn.Linear(16, 1))
+    optimizer = clock.HiddenMatrixOptimizer(model, outputs=("2",), weight_decay=0.0, ratio=5.0)
+    data = torch.randn(64, 8)
+    losses = []
+    for _ in range(30):
+        clock.set_learning_rate(optimizer, 1e-2, 0.1)
+        loss = (model(data) - data[:, :1] * data[:, 1:2]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_patch_embedding_is_white_when_started(rasters: Rasters) -> None:
+    model = build_captioner(tokenizer.caption_tokenizer(CORPUS))
+    images = seen_views(rasters, torch.arange(6).repeat(8), torch.Generator().manual_seed(0))
+    start_patch_embedding(model, images)
+
+    with torch.no_grad():
+        output = model.vision_model.embeddings.patch_embedding(images)
+    assert torch.isfinite(output).all()
+    assert output.mean((0, 2, 3)).abs().max() < 0.05
+
+
+def test_towers_agree_when_the_scorer_starts_from_the_captioner() -> None:
+    blip = build_captioner(tokenizer.caption_tokenizer(CORPUS)).eval()
+    clip = build_clip(tokenizer.clip_tokenizer(CORPUS)).eval()
+    copy_image_tower(clip, blip)
+
+    source, target = blip.vision_model.encoder.layers[1], clip.vision_model.encoder.layers[1]
+    hidden = torch.randn(2, 17, 192)
+    with torch.no_grad():
+        ours = target(hidden, attention_mask=None)
+        theirs = source(hidden)
+    ours, theirs = (x[0] if isinstance(x, tuple) else x for x in (ours, theirs))
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_loss_is_low_when_similarity_follows_what_holds() -> None:
+    holds = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
+
+    assert contrastive_loss(20 * holds, holds) < contrastive_loss(20 * (1 - holds), holds)
+    assert contrastive_loss(20 * holds, holds) == pytest.approx(2 / 3 * np.log(2), abs=1e-3)
+
+
+def test_loss_sees_a_lost_colour_when_brightness_is_right() -> None:
+    target = torch.zeros(1, 3, 64, 64)
+    target[:, 0], target[:, 1] = 0.5, -0.5
+
+    assert reconstruction_loss(target, target) == 0
+    assert reconstruction_loss(torch.zeros_like(target), target) > 0.5
+
+
+def test_latents_are_standard_and_pictures_the_same_when_statistics_are_folded() -> None:
+    torch.manual_seed(0)
+    vae = AutoencoderKL(block_out_channels=(8,), latent_channels=3, norm_num_groups=1).eval()
+    images = torch.rand(8, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        before = vae(images).sample
+        fold_statistics(vae, images)
+        latents = vae.encode(images).latent_dist.mean
+
+        assert torch.allclose(vae(images).sample, before, atol=1e-4)
+    assert latents.mean((0, 2, 3)).abs().max() < 1e-4
+    assert (latents.std((0, 2, 3)) - 1).abs().max() < 1e-3
+
+
+# --- export ---
+
+
+def test_missing_parts_are_named_when_nothing_was_trained(tmp_path: Path) -> None:
+    pack = tmp_path / "pack"
+    (pack / "captioner").mkdir(parents=True)
+    (pack / "captioner" / "kept").write_text("x")
+
+    with pytest.raises(SystemExit, match=r"unet/.*train_unet"):
+        export.main(tmp_path, pack)
+
+    assert (pack / "captioner" / "kept").exists()
