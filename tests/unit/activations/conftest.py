@@ -250,9 +250,7 @@ def offered(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
 
 
 @asynccontextmanager
-async def start_service(
-    folder: Path, offered: Path, **settings: Any
-) -> AsyncIterator[Service]:
+async def start_service(folder: Path, offered: Path, **settings: Any) -> AsyncIterator[Service]:
     """The service over a store in `folder`, as its process would build it."""
     names: dict[str, Any] = {
         "models": str(offered / "models.yaml"),

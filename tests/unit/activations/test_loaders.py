@@ -391,3 +391,18 @@ def test_network_that_takes_no_pictures_is_refused() -> None:
     network = Network("text model", Target(nn.Embedding(3, 4), Preprocessing((8, 8), 8)), CPU)
     with pytest.raises(InvalidInput, match=r"text model does not take.*\(images, 3, 8, 8\)"):
         _ = network.layers
+
+
+def test_module_without_units_is_refused_as_a_layer() -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList([nn.Conv2d(3, 4, 1)])
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.blocks[0](inputs)
+
+    network = Network("listed", Target(Listed(), networks.SEEN), CPU)
+    network.check_layers(["blocks.0"])
+    with pytest.raises(InvalidInput, match=r"'blocks' of listed has no output.*ListLayers"):
+        network.check_layers(["blocks"])
