@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -27,7 +29,7 @@ from dnd.errors import (
 from dnd.jobs import JobSpec, JobState, LayerUnits, UnitState, spec_to_message
 from dnd.testing import Fakes
 from dnd.v1 import coordinator_pb2, coordinator_pb2_grpc
-from dnd_services.coordinator.models import UnitRow, WorkRow
+from dnd_services.coordinator.models import JobLayerRow, UnitRow, WorkRow
 
 MILLION = 1_000_000
 PROBES = ("empty", "photos", "shapes")
@@ -227,25 +229,44 @@ def running(stack: CoordinatorStack, job_id: str) -> list[WorkRow]:
     return stack.rows(WorkRow, job_id=job_id, state="RUNNING")
 
 
-@pytest.mark.parametrize("listed", [False, True], ids=["all_units", "listed_one_by_one"])
 def test_rows_follow_the_work_when_a_job_has_a_million_units(
-    stack: CoordinatorStack, client: Client, fakes: Fakes, listed: bool
+    stack: CoordinatorStack, client: Client, fakes: Fakes
 ) -> None:
     gate = fakes.activations.faults.call = Gate("SelectExemplars")
-    units = tuple(range(MILLION)) if listed else ()
+    with growing_at_most(stack, mebibytes=100):
+        job = client.create_job(WIDE)
+        assert job.num_units == MILLION
+        gate.wait()
+        pending = len(stack.rows(UnitRow, job_id=job.id, state="pending"))
+        assert 0 < pending <= 4000
+        first = list(islice(client.labels(job.id, with_records=False, page_size=10), 25))
+        assert [one.unit for one in first] == list(range(25))
+        cancelled = client.cancel_job(job.id)
+    gate.open()
+    assert cancelled.units[UnitState.CANCELLED] > MILLION * 0.9
+
+
+def test_job_is_made_when_a_million_units_are_listed_one_by_one(
+    stack: CoordinatorStack, client: Client, fakes: Fakes
+) -> None:
+    gate = fakes.activations.faults.call = Gate("IndexShard")
+    listed = (LayerUnits("encoder", tuple(range(MILLION))),)
+    with growing_at_most(stack, mebibytes=200):
+        job = client.create_job(replace(WIDE, layers=listed))
+    assert job.num_units == MILLION
+    assert job.spec.layers == listed
+    (layer,) = stack.rows(JobLayerRow, job_id=job.id)
+    assert layer.ranges == [[0, MILLION]]
+    client.cancel_job(job.id)
+    gate.open()
+
+
+@contextmanager
+def growing_at_most(stack: CoordinatorStack, mebibytes: int) -> Iterator[None]:
+    """Fails if the coordinator process has more memory after the block than that, above before."""
     assert stack.coordinator is not None
     process = psutil.Process(stack.coordinator.pid)
     before = process.memory_info().rss
-    job = client.create_job(replace(WIDE, layers=(LayerUnits("encoder", units),)))
-    assert job.num_units == MILLION
-    gate.wait()
-    pending = len(stack.rows(UnitRow, job_id=job.id, state="pending"))
-    assert 0 < pending <= 4000
-    first = list(islice(client.labels(job.id, with_records=False, page_size=10), 25))
-    assert [one.unit for one in first] == list(range(25))
-    assert client.get_job(job.id).num_units == MILLION
-    client.cancel_job(job.id)
-    gate.open()
-    grown = process.memory_info().rss - before
-    assert grown < 300 * 2**20, f"{grown / 2**20:.0f} MiB"
-    assert client.get_job(job.id).units[UnitState.CANCELLED] > MILLION * 0.9
+    yield
+    grown = (process.memory_info().rss - before) / 2**20
+    assert grown <= mebibytes, f"{grown:.0f} MiB"
