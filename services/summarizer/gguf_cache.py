@@ -38,6 +38,8 @@ def keep_converted(cache: Path, digest: str, dtype: str, save: Callable[[Path], 
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another process was faster
             log.warning("the converted model is not kept in %s: %s", folder, error.strerror)
+    except Exception as error:  # safetensors has an error of its own for a full disk
+        log.warning("the converted model is not kept in %s: %s", folder, error)
     finally:
         if draft:
             shutil.rmtree(draft, ignore_errors=True)

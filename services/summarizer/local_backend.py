@@ -179,14 +179,14 @@ def load_chat_model(
     placement = place_model(settings)
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    keeps = cache is not None and files.gguf_file is not None
-    if keeps and (converted := find_converted(cache, digest, settings.dtype)):
+    if cache is None or files.gguf_file is None:
+        model, tokenizer = _read(settings.model, files, placement)
+    elif converted := find_converted(cache, digest, settings.dtype):
         model, tokenizer = _read(settings.model, ModelFiles(converted, None), placement)
     else:
         model, tokenizer = _read(settings.model, files, placement)
-        if keeps:
-            save = functools.partial(_write, model, tokenizer)
-            keep_converted(cache, digest, settings.dtype, save)
+        save = functools.partial(_write, model, tokenizer)
+        keep_converted(cache, digest, settings.dtype, save)
     model = model.to(placement.device).eval()
     info = ModelInfo(
         name=settings.model,
@@ -204,7 +204,7 @@ def load_chat_model(
 
 def _read(name: str, files: ModelFiles, placement: Placement) -> tuple[Any, Any]:
     """The model and the tokenizer in `files`, on the CPU."""
-    gguf = {"gguf_file": files.gguf_file} if files.gguf_file else {}
+    gguf: dict[str, Any] = {"gguf_file": files.gguf_file} if files.gguf_file else {}
     with loading(name, files.folder):
         tokenizer: Any = AutoTokenizer.from_pretrained(
             files.folder, local_files_only=True, trust_remote_code=False, **gguf

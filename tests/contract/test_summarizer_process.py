@@ -25,7 +25,13 @@ CARS = ("a police car", "a red bus", "a yellow taxi in the street", "an ambulanc
 )
 def test_process_proposes_with_a_real_model_is_watched_and_drains(tmp_path: Path) -> None:
     with run_service(
-        "summarizer", tmp_path, model=f"pypi:{MODEL}", max_batch=4, fixed_batch=True, threads=2
+        "summarizer",
+        tmp_path,
+        model=f"pypi:{MODEL}",
+        max_batch=4,
+        fixed_batch=True,
+        threads=2,
+        cache="",
     ) as service:
         service.check_watchable("dnd.v1.SummarizerService")
         settings = to_message(STARTER.propose, summarizer_pb2.ProposeSettings)

@@ -16,6 +16,8 @@ from unit.summarizer.conftest import CONTEXT, MAX_BATCH, load, settings_for
 
 from dnd.errors import BadSetting, ModelMissing, Overloaded, RequestTooLarge, UnsafeModelFile
 from dnd.serving import Metrics
+from dnd_services.summarizer import local_backend
+from dnd_services.summarizer.gguf_cache import find_converted, keep_converted
 from dnd_services.summarizer.llm import ChatAnswer, ChatCall, Message
 from dnd_services.summarizer.local_backend import LocalChatModel, load_chat_model
 from dnd_services.summarizer.model_files import find_model_files
@@ -66,6 +68,34 @@ async def test_gguf_answers_as_its_safetensors(model: LocalChatModel, gguf_file:
     assert other.info.digest != model.info.digest
     assert other.info.name == f"gguf:{gguf_file}"
     await other.close()
+
+
+async def test_gguf_that_was_kept_as_tensors_answers_as_the_file(
+    gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(f"gguf:{gguf_file}", fixed_batch=True)
+    first = load_chat_model(settings, "prompts", Metrics(), tmp_path / "cache")
+    (kept,) = (tmp_path / "cache" / "gguf").iterdir()
+    assert list(kept.glob("*.safetensors"))
+    monkeypatch.setattr(local_backend, "keep_converted", None)  # would fail if it were read again
+    second = load_chat_model(settings, "prompts", Metrics(), tmp_path / "cache")
+    assert second.info == first.info
+    assert await complete(second, *CALLS) == await complete(first, *CALLS)
+    for one in (first, second):
+        await one.close()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("disk")])
+def test_model_goes_on_without_being_kept_when_there_is_no_room(
+    tmp_path: Path, error: Exception
+) -> None:
+    def save(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise error
+
+    keep_converted(tmp_path, "d" * 64, "float32", save)
+    assert find_converted(tmp_path, "d" * 64, "float32") is None
+    assert not list((tmp_path / "gguf").iterdir())
 
 
 async def test_tokens_are_counted(model: LocalChatModel) -> None:
