@@ -1,0 +1,236 @@
+"""Clients of the other stage services, and all five together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dnd import convert
+from dnd.artifacts import ArtifactStore
+from dnd.clients.activations import ActivationsClient
+from dnd.clients.base import StageClient, in_order
+from dnd.clients.channels import DEADLINE_S, EndpointPool
+from dnd.profiles import (
+    CaptionSettings,
+    ProposeSettings,
+    ScoreSettings,
+    SynthesisSettings,
+)
+from dnd.types import (
+    Drawing,
+    ModelInfo,
+    OrError,
+    Proposal,
+    Ranking,
+    RequestContext,
+    ScoreUnit,
+    UnitCaptions,
+)
+from dnd.v1 import (
+    captioner_pb2,
+    captioner_pb2_grpc,
+    scorer_pb2,
+    scorer_pb2_grpc,
+    summarizer_pb2,
+    summarizer_pb2_grpc,
+    synthesizer_pb2,
+    synthesizer_pb2_grpc,
+)
+
+
+class CaptionerClient(StageClient):
+    """Client of dnd.v1.CaptionerService."""
+
+    def get_model(self) -> ModelInfo:
+        answer = self._call(
+            captioner_pb2_grpc.CaptionerServiceStub,
+            "GetCaptionerModel",
+            captioner_pb2.GetCaptionerModelRequest(),
+            captioner_pb2.GetCaptionerModelResponse,
+        )
+        return convert.from_message(answer.model, ModelInfo)
+
+    def caption_images(
+        self, images: Sequence[str], settings: CaptionSettings, model_digest: str = ""
+    ) -> list[OrError[str]]:
+        """One caption for each image reference, in order."""
+        answer = self._call(
+            captioner_pb2_grpc.CaptionerServiceStub,
+            "CaptionImages",
+            captioner_pb2.CaptionImagesRequest(
+                images=convert.images(images),
+                settings=convert.to_message(settings, captioner_pb2.CaptionSettings),
+                model_digest=model_digest,
+            ),
+            captioner_pb2.CaptionImagesResponse,
+        )
+        in_order(len(images), answer.captions, self.pool.name)
+        return [convert.item_error(m) or m.text for m in answer.captions]
+
+
+class SummarizerClient(StageClient):
+    """Client of dnd.v1.SummarizerService."""
+
+    def get_model(self) -> ModelInfo:
+        answer = self._call(
+            summarizer_pb2_grpc.SummarizerServiceStub,
+            "GetSummarizerModel",
+            summarizer_pb2.GetSummarizerModelRequest(),
+            summarizer_pb2.GetSummarizerModelResponse,
+        )
+        return convert.from_message(answer.model, ModelInfo)
+
+    def propose_concepts(
+        self, units: Sequence[UnitCaptions], settings: ProposeSettings, model_digest: str = ""
+    ) -> list[OrError[Proposal]]:
+        """The candidate pool of each unit, in order."""
+        answer = self._call(
+            summarizer_pb2_grpc.SummarizerServiceStub,
+            "ProposeConcepts",
+            summarizer_pb2.ProposeConceptsRequest(
+                units=[convert.to_message(one, summarizer_pb2.UnitCaptions) for one in units],
+                settings=convert.to_message(settings, summarizer_pb2.ProposeSettings),
+                model_digest=model_digest,
+            ),
+            summarizer_pb2.ProposeConceptsResponse,
+        )
+        in_order(len(units), answer.proposals, self.pool.name)
+        return [convert.from_item(m, Proposal) for m in answer.proposals]
+
+
+class SynthesizerClient(StageClient):
+    """Client of dnd.v1.SynthesizerService."""
+
+    def get_model(self) -> ModelInfo:
+        answer = self._call(
+            synthesizer_pb2_grpc.SynthesizerServiceStub,
+            "GetSynthesizerModel",
+            synthesizer_pb2.GetSynthesizerModelRequest(),
+            synthesizer_pb2.GetSynthesizerModelResponse,
+        )
+        return convert.from_message(answer.model, ModelInfo)
+
+    def synthesize_images(
+        self, drawings: Sequence[Drawing], settings: SynthesisSettings, model_digest: str = ""
+    ) -> list[OrError[str]]:
+        """A reference to each drawing, in order."""
+        answer = self._call(
+            synthesizer_pb2_grpc.SynthesizerServiceStub,
+            "SynthesizeImages",
+            synthesizer_pb2.SynthesizeImagesRequest(
+                drawings=[convert.to_message(one, synthesizer_pb2.Drawing) for one in drawings],
+                settings=convert.to_message(settings, synthesizer_pb2.SynthesisSettings),
+                model_digest=model_digest,
+            ),
+            synthesizer_pb2.SynthesizeImagesResponse,
+        )
+        in_order(len(drawings), answer.images, self.pool.name)
+        return [convert.item_error(m) or m.image.ref for m in answer.images]
+
+
+class ScorerClient(StageClient):
+    """Client of dnd.v1.ScorerService."""
+
+    def get_model(self) -> ModelInfo:
+        answer = self._call(
+            scorer_pb2_grpc.ScorerServiceStub,
+            "GetScorerModel",
+            scorer_pb2.GetScorerModelRequest(),
+            scorer_pb2.GetScorerModelResponse,
+        )
+        return convert.from_message(answer.model, ModelInfo)
+
+    def score_concepts(
+        self,
+        units: Sequence[ScoreUnit],
+        settings: ScoreSettings,
+        manifest_ref: str = "",
+        model_digest: str = "",
+    ) -> list[OrError[Ranking]]:
+        """The ranking of each unit's candidates, in order."""
+        answer = self._call(
+            scorer_pb2_grpc.ScorerServiceStub,
+            "ScoreConcepts",
+            scorer_pb2.ScoreConceptsRequest(
+                units=[convert.to_message(one, scorer_pb2.ScoreUnit) for one in units],
+                settings=convert.to_message(settings, scorer_pb2.ScoreSettings),
+                manifest_ref=manifest_ref,
+                model_digest=model_digest,
+            ),
+            scorer_pb2.ScoreConceptsResponse,
+        )
+        in_order(len(units), answer.rankings, self.pool.name)
+        return [convert.from_item(m, Ranking) for m in answer.rankings]
+
+    def embed_texts(self, texts: Sequence[str]) -> list[OrError[tuple[float, ...]]]:
+        """L2-normalised embeddings of texts, in order."""
+        answer = self._call(
+            scorer_pb2_grpc.ScorerServiceStub,
+            "EmbedTexts",
+            scorer_pb2.EmbedTextsRequest(texts=texts),
+            scorer_pb2.EmbedTextsResponse,
+        )
+        in_order(len(texts), answer.embeddings, self.pool.name)
+        return [convert.item_error(m) or tuple(m.values) for m in answer.embeddings]
+
+    def embed_images(
+        self, images: Sequence[str], show_at: int = 0
+    ) -> list[OrError[tuple[float, ...]]]:
+        """L2-normalised embeddings of image references, in order."""
+        answer = self._call(
+            scorer_pb2_grpc.ScorerServiceStub,
+            "EmbedImages",
+            scorer_pb2.EmbedImagesRequest(images=convert.images(images), show_at=show_at),
+            scorer_pb2.EmbedImagesResponse,
+        )
+        in_order(len(images), answer.embeddings, self.pool.name)
+        return [convert.item_error(m) or tuple(m.values) for m in answer.embeddings]
+
+
+SERVICE_NAMES = ("activations", "captioner", "summarizer", "synthesizer", "scorer")
+
+
+@dataclass(frozen=True)
+class Services:
+    """The five stage services and the artifact store that they share."""
+
+    activations: ActivationsClient
+    captioner: CaptionerClient
+    summarizer: SummarizerClient
+    synthesizer: SynthesizerClient
+    scorer: ScorerClient
+    artifacts: ArtifactStore
+
+    @classmethod
+    def connect(
+        cls,
+        targets: Mapping[str, str],
+        artifacts: ArtifactStore,
+        *,
+        context: RequestContext | None = None,
+        deadline_s: float = DEADLINE_S,
+    ) -> Services:
+        """Clients of the services at `targets`, by name; `EndpointPool` says what a target is."""
+        kwargs = {"context": context or RequestContext(), "deadline_s": deadline_s}
+        pools = {name: EndpointPool(name, targets.get(name, "")) for name in SERVICE_NAMES}
+        return cls(
+            activations=ActivationsClient(pools["activations"], **kwargs),  # type: ignore[arg-type]
+            captioner=CaptionerClient(pools["captioner"], **kwargs),  # type: ignore[arg-type]
+            summarizer=SummarizerClient(pools["summarizer"], **kwargs),  # type: ignore[arg-type]
+            synthesizer=SynthesizerClient(pools["synthesizer"], **kwargs),  # type: ignore[arg-type]
+            scorer=ScorerClient(pools["scorer"], **kwargs),  # type: ignore[arg-type]
+            artifacts=artifacts,
+        )
+
+    def for_context(self, context: RequestContext) -> Services:
+        """The same connections on behalf of another job."""
+        clients = {
+            name: type(client)(client.pool, context, client.deadline_s)
+            for name in SERVICE_NAMES
+            for client in [getattr(self, name)]
+        }
+        return Services(artifacts=self.artifacts, **clients)
+
+    def close(self) -> None:
+        for name in SERVICE_NAMES:
+            getattr(self, name).pool.close()
