@@ -6,6 +6,7 @@ import asyncio
 import copy
 import functools
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,12 +182,8 @@ def load_chat_model(
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if cache is None or files.gguf_file is None:
         model, tokenizer = _read(settings.model, files, placement)
-    elif converted := find_converted(cache, digest, settings.dtype):
-        model, tokenizer = _read(settings.model, ModelFiles(converted, None), placement)
     else:
-        model, tokenizer = _read(settings.model, files, placement)
-        save = functools.partial(_write, model, tokenizer)
-        keep_converted(cache, digest, settings.dtype, save)
+        model, tokenizer = _read_converted(settings, files, digest, placement, cache)
     model = model.to(placement.device).eval()
     info = ModelInfo(
         name=settings.model,
@@ -223,6 +220,25 @@ def _read(name: str, files: ModelFiles, placement: Placement) -> tuple[Any, Any]
             f"{name} is incomplete: {len(missing)} of its tensors are not in the file, "
             f"{missing[0]!r} first."
         )
+    return model, tokenizer
+
+
+def _read_converted(
+    settings: ModelServerSettings,
+    files: ModelFiles,
+    digest: str,
+    placement: Placement,
+    cache: Path,
+) -> tuple[Any, Any]:
+    """The model of a GGUF file, from `cache`; put there if it is not, or is damaged."""
+    if converted := find_converted(cache, digest, settings.dtype):
+        try:
+            return _read(settings.model, ModelFiles(converted, None), placement)
+        except ModelMissing as error:
+            log.warning("%s is damaged and is made anew: %s", converted, error.message)
+            shutil.rmtree(converted, ignore_errors=True)
+    model, tokenizer = _read(settings.model, files, placement)
+    keep_converted(cache, digest, settings.dtype, functools.partial(_write, model, tokenizer))
     return model, tokenizer
 
 

@@ -98,6 +98,20 @@ def test_model_goes_on_without_being_kept_when_there_is_no_room(
     assert not list((tmp_path / "gguf").iterdir())
 
 
+async def test_tensors_that_were_damaged_are_made_anew(gguf_file: Path, tmp_path: Path) -> None:
+    settings = settings_for(f"gguf:{gguf_file}", fixed_batch=True)
+    cache = tmp_path / "cache"
+    first = load_chat_model(settings, "prompts", Metrics(), cache)
+    (weights,) = cache.glob("gguf/*/*.safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:100])
+    second = load_chat_model(settings, "prompts", Metrics(), cache)
+    assert weights.read_bytes() == whole
+    assert await complete(second, *CALLS) == await complete(first, *CALLS)
+    for one in (first, second):
+        await one.close()
+
+
 async def test_tokens_are_counted(model: LocalChatModel) -> None:
     short, long = await complete(model, call("cat"), call("cat cat"))
     assert long.num_input_tokens == short.num_input_tokens + 2  # a blank and "cat"
