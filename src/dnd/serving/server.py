@@ -95,14 +95,7 @@ async def _serve(name: str, settings: S, build: Callable[[S, Metrics], StageServ
     port = _bind(server, settings)
     metrics_port = _bind_metrics(metrics, settings)
     service = await asyncio.to_thread(build, settings, metrics)
-    service.add(server)
-    checker = health_aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checker, server)
-    names = (service.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
-    await server.start()
-    for status_name in ("", service.full_name):
-        await checker.set(status_name, health_pb2.HealthCheckResponse.SERVING)
+    checker = await start_server(server, service)
     _announce(settings, port, metrics_port)
     log.info("serving on %s:%d, metrics on %s:%d", settings.host, port, settings.host, metrics_port)
 
@@ -112,6 +105,19 @@ async def _serve(name: str, settings: S, build: Callable[[S, Metrics], StageServ
     await server.stop(settings.drain_s)
     await service.close()
     return 0
+
+
+async def start_server(server: grpc.aio.Server, service: StageService) -> health_aio.HealthServicer:
+    """Starts a server of `service` with health, which it returns, and reflection."""
+    service.add(server)
+    checker = health_aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checker, server)
+    names = (service.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+    await server.start()
+    for status_name in ("", service.full_name):
+        await checker.set(status_name, health_pb2.HealthCheckResponse.SERVING)
+    return checker
 
 
 def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:

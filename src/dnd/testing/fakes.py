@@ -10,11 +10,13 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
 from dnd.artifacts import ArtifactStore
 from dnd.clients import SERVICE_NAMES
 from dnd.serving.server import CHANNEL_OPTIONS
-from dnd.testing.models import FakeCaptioner, FakeScorer, FakeSummarizer, FakeSynthesizer
+from dnd.testing.models import FakeCaptioner, FakeSummarizer, FakeSynthesizer
+from dnd.testing.scorer import FakeScorer
 from dnd.testing.target import FakeActivations
 from dnd.v1 import (
     activations_pb2_grpc,
@@ -56,9 +58,13 @@ class Fakes:
         options = (*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0))
         server = grpc.server(ThreadPoolExecutor(16, thread_name_prefix=name), options=options)
         _ADD[name](getattr(self, name), server)
+        full_name = f"dnd.v1.{name.capitalize()}Service"
         checker = health.HealthServicer()
-        checker.set("", health_pb2.HealthCheckResponse.SERVING)
+        for status_name in ("", full_name):
+            checker.set(status_name, health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(checker, server)
+        names = (full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
         port = server.add_insecure_port(self.targets.get(name, "127.0.0.1:0"))
         self.targets[name] = f"127.0.0.1:{port}"
         server.start()

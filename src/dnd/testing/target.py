@@ -9,7 +9,14 @@ import numpy as np
 
 from dnd.artifacts import ArtifactStore
 from dnd.convert import enum_value, error_message
-from dnd.errors import EmptyProbeSet, InvalidInput, UnitOutOfRange, UnknownName, suggest
+from dnd.errors import (
+    EmptyProbeSet,
+    InvalidInput,
+    NotFound,
+    UnitOutOfRange,
+    UnknownName,
+    suggest,
+)
 from dnd.keys import digest_of
 from dnd.serving.inputs import check_count, check_digest
 from dnd.testing.faults import Faults, rpc
@@ -108,7 +115,7 @@ class FakeActivations(activations_pb2_grpc.ActivationsServiceServicer):
 
     @rpc
     def MergeShards(self, request: pb2.MergeShardsRequest) -> pb2.MergeShardsResponse:
-        check_count("shards", len(request.shard_refs), 1, 100_000)
+        check_count("shards", len(request.shard_refs), 1, 65_536)
         shards = sorted((self._read(ref) for ref in request.shard_refs), key=lambda s: s["first"])
         ends = [0, *(shard["last"] for shard in shards)]
         num_images = self._read(shards[0]["manifest"])[2]
@@ -129,7 +136,7 @@ class FakeActivations(activations_pb2_grpc.ActivationsServiceServicer):
     @rpc
     def SelectExemplars(self, request: pb2.SelectExemplarsRequest) -> pb2.SelectExemplarsResponse:
         check_digest(request.model_digest, self.digest)
-        check_count("units", len(request.units), 1, 10_000)
+        check_count("units", len(request.units), 1, 1024)
         index = self._read(request.index_ref)
         num_units = _num_units(index["model"], index["layer"])
         answers = []
@@ -183,10 +190,13 @@ class FakeActivations(activations_pb2_grpc.ActivationsServiceServicer):
     @rpc
     def MeasureImages(self, request: pb2.MeasureImagesRequest) -> pb2.MeasureImagesResponse:
         check_digest(request.model_digest, self.digest)
-        check_count("image sets", len(request.sets), 1, 256)
+        check_count("sets", len(request.sets), 1, 1024)
         answers = []
         for one in request.sets:
             error = self.faults.error_of("MeasureImages", one.key)
+            missing = [image.ref for image in one.images if image.ref not in self.artifacts]
+            if error is None and missing:
+                error = NotFound(f"The artifact store has no {missing[0]}.")
             if error is not None:
                 answers.append(pb2.Measurement(key=one.key, error=error_message(error)))
                 continue
