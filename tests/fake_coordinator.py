@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -41,6 +43,7 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
         steps: What WatchJob answers before the job as it is.
         failures: Raised by the next calls, one each; a method name limits one to that method.
         calls: Names of the methods that were called.
+        holding: While it is set, WatchJob answers nothing after `steps`.
     """
 
     def __init__(self, on_create: Sample | None = None) -> None:
@@ -52,6 +55,7 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self.calls: list[str] = []
         self.estimate = Estimate(3, 100, 30, 15, 180, 12.0, 0)
         self.last_spec: pb2.JobSpec | None = None
+        self.holding = threading.Event()
 
     def ListTargets(self, request: Any, context: Any) -> pb2.ListTargetsResponse:
         self._begin("ListTargets", context)
@@ -75,7 +79,10 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
         known = {layer.path: layer.num_units for layer in LAYERS}
         for one in request.spec.layers:
             if one.layer not in known:
-                _abort(context, UnknownName(suggest(one.layer, list(known), what="layer")))
+                _abort(
+                    context,
+                    UnknownName(suggest(one.layer, list(known), what="layer of the model named")),
+                )
             if any(unit >= known[one.layer] for unit in one.units):
                 num = known[one.layer]
                 _abort(context, UnitOutOfRange(f"{one.layer} has units 0 to {num - 1}."))
@@ -116,6 +123,8 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
         sample = self._find(request.job_id, context)
         while self.steps:
             yield pb2.WatchJobResponse(job=job_message(self.steps.pop(0)))
+        while self.holding.is_set() and context.is_active():
+            time.sleep(0.02)
         yield pb2.WatchJobResponse(job=job_message(sample.job))
 
     def PauseJob(self, request: Any, context: Any) -> pb2.PauseJobResponse:
