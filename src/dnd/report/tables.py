@@ -120,7 +120,7 @@ def _bare_record(job: Job, unit: UnitResult) -> dict[str, Any]:
         "digests": dict(job.digests),
         "probe": job.spec.probe,
         "seed": job.spec.seed,
-        "tokens": {},
+        "tokens": None,
         "timings": {},
         "error": unit.error,
     }

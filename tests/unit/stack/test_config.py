@@ -1,0 +1,141 @@
+"""The configuration of a stack, and what its processes are told."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dnd.clients import SERVICE_NAMES
+from dnd.errors import BadSetting
+from dnd.jobs import STAGES
+from dnd.settings import ServerSettings
+from dnd.stack import Home, config, default_yaml, load_config
+from dnd.stack.config import COORDINATOR_KEYS, MORE_KEYS, WORKER_KEYS, parse_config
+from dnd.stack.plan import plan_programs
+
+# Set by the stack itself, from where things lie in its home.
+OWN = {"host", "artifacts", "endpoints_file", "log_level", "models", "probes", "allow_specs"}
+
+
+def settings_of(module: str, name: str) -> set[str]:
+    cls = getattr(import_module(f"dnd_services.{module}"), name)
+    return {item.name for item in dataclasses.fields(cls)}
+
+
+@pytest.mark.parametrize("service", SERVICE_NAMES)
+def test_takes_every_setting_that_a_service_has(service: str) -> None:
+    fields = settings_of(f"{service}.__main__", f"{service.capitalize()}Settings")
+    assert {*config._SERVICE_KEYS, *MORE_KEYS[service]} == fields - OWN
+
+
+def test_takes_every_setting_that_coordinator_and_workers_have() -> None:
+    queue = {"database", "redis", *SERVICE_NAMES}
+    fields = settings_of("coordinator.settings", "CoordinatorSettings")
+    assert set(COORDINATOR_KEYS) == fields - OWN - queue
+    worker = settings_of("coordinator.settings", "WorkerSettings")
+    shared = settings_of("coordinator.settings", "QueueSettings")
+    assert {*WORKER_KEYS, "stage"} == worker - shared
+    assert {item.name for item in dataclasses.fields(ServerSettings)} <= shared
+
+
+def test_prints_a_configuration_that_it_reads_back() -> None:
+    built_in = load_config()
+    assert parse_config(yaml.safe_load(default_yaml()), "printed") == built_in
+    assert parse_config(yaml.safe_load(built_in.to_yaml()), "state") == built_in
+    assert set(built_in.services) == set(SERVICE_NAMES)
+    assert set(built_in.workers) == set(STAGES)
+
+
+def test_changes_only_what_a_file_says(tmp_path: Path) -> None:
+    file = tmp_path / "stack.yaml"
+    file.write_text("services: {scorer: {device: 'cuda:1'}}\nworkers: {score: {threads: 9}}\n")
+    changed, built_in = load_config(file), load_config()
+    assert changed.services["scorer"] == {**built_in.services["scorer"], "device": "cuda:1"}
+    assert changed.services["captioner"] == built_in.services["captioner"]
+    assert changed.workers["score"] == {"threads": 9}
+    assert changed.workers["caption"] == built_in.workers["caption"]
+
+
+def test_finds_files_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "key").write_text("secret")
+    file = tmp_path / "stack.yaml"
+    file.write_text(
+        "models: models.yaml\n"
+        "services:\n"
+        "  captioner: {model: weights}\n"
+        "  summarizer: {model: 'openai:x', api_key_file: key, base_url: 'http://h/v1'}\n"
+    )
+    found = load_config(file)
+    assert found.models == str(tmp_path / "models.yaml")
+    assert found.services["captioner"]["model"] == str(tmp_path / "weights")
+    assert found.services["summarizer"]["api_key_file"] == str(tmp_path / "key")
+    assert found.services["summarizer"]["model"] == "openai:x"
+    assert found.services["scorer"]["model"] == "pack:starter/scorer"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("servces: {}", "no key 'servces'. Did you mean 'services'"),
+        ("services: {scorr: {}}", "services: There is no key 'scorr'. Did you mean 'scorer'"),
+        ("services: {scorer: {devise: cpu}}", "services.scorer: .*Did you mean 'device'"),
+        ("services: {scorer: {host: 0.0.0.0}}", "no key 'host'"),
+        ("services: {scorer: {device: [cpu]}}", r"services.scorer.device = \['cpu'\]"),
+        ("services: [scorer]", "expected keys with values"),
+        ("workers: {draw: {}}", "no key 'draw'"),
+        ("coordinator: {lease: 3}", "Did you mean 'lease_s'"),
+        ("redis: 7", "redis = 7"),
+        ("allow_specs: 'yes'", "allow_specs = 'yes'"),
+        ("start_timeout_s: true", "start_timeout_s = True"),
+        ("a: [", "is no YAML"),
+        ("text", "expected keys with values, not 'text'"),
+    ],
+)
+def test_names_what_is_wrong_in_a_file(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "stack.yaml"
+    file.write_text(text)
+    with pytest.raises(BadSetting, match=message):
+        load_config(file)
+
+
+def test_names_the_file_when_it_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BadSetting, match=r"stack.yaml cannot be read: No such file"):
+        load_config(tmp_path / "stack.yaml")
+
+
+def test_tells_each_process_its_settings_and_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DND_HOME", "elsewhere")
+    monkeypatch.setenv("DND_DEVICE", "cuda")
+    home = Home(tmp_path)
+    built_in = load_config()
+    changed = dataclasses.replace(
+        built_in,
+        coordinator={"port": 7000, "lease_s": 9},
+        allow_specs=True,
+        services={**built_in.services, "scorer": {"fixed_batch": True, "threads": 3}},
+    )
+    programs = {one.name: one for one in plan_programs(changed, home, "redis://r/0")}
+    assert list(programs) == [
+        *SERVICE_NAMES,
+        "coordinator",
+        *(f"worker-{stage}" for stage in STAGES),
+    ]
+    scorer = programs["scorer"].environment
+    assert (scorer["DND_FIXED_BATCH"], scorer["OMP_NUM_THREADS"]) == ("true", "3")
+    assert not {"DND_HOME", "DND_DEVICE", "DND_REDIS"} & scorer.keys()
+    assert programs["activations"].environment["DND_ALLOW_SPECS"] == "true"
+    coordinator = programs["coordinator"].environment
+    assert coordinator["DND_SCORER"] == f"file:{home.endpoints('scorer')}"
+    worker = programs["worker-score"].environment
+    assert (coordinator["DND_PORT"], coordinator["DND_LEASE_S"]) == ("7000", "9")
+    assert (worker["DND_LEASE_S"], worker["DND_STAGE"]) == ("9", "score")
+    assert "DND_PORT" not in worker
+    artifacts = {one.environment["DND_ARTIFACTS"] for one in programs.values()}
+    assert artifacts == {str(home.artifacts)}
