@@ -29,7 +29,10 @@ class Clock:
 
 
 def set_learning_rate(
-    optimizer: torch.optim.Optimizer, peak: float, progress: float, warmup: float = 0.03
+    optimizer: "torch.optim.Optimizer | HiddenMatrixOptimizer",
+    peak: float,
+    progress: float,
+    warmup: float = 0.03,
 ) -> None:
     """Linear warm-up, then cosine to 2 % of ``peak``."""
     ramp = min(progress / warmup, 1.0)
@@ -74,15 +77,6 @@ class Figures:
         means = {name: round(sum(x) / len(x), 4) for name, x in self._values.items()}
         print(json.dumps({"step": step, "progress": round(progress, 3), **means}), flush=True)
         self._values = {}
-
-
-def decay_groups(*models: torch.nn.Module, weight_decay: float) -> list[dict]:
-    """Parameter groups for AdamW: matrices decay, vectors do not."""
-    parameters = [p for model in models for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
 
 
 class HiddenMatrixOptimizer:

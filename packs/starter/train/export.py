@@ -41,7 +41,7 @@ PARTS = {
     "scorer/model.safetensors": "train_clip",
     "vae/diffusion_pytorch_model.safetensors": "train_vae",
     "unet/diffusion_pytorch_model.safetensors": "train_unet",
-    "text_encoder/model.safetensors": "train_unet",
+    "text_encoder/model.safetensors": "train_text",
 }
 """What export needs under the work folder, and the module that makes it."""
 

@@ -37,11 +37,15 @@ class Step:
 
 # The decoder run leaves the encoder, and so the latents that the UNet learns from, as it is.
 LANES: tuple[tuple[Step, ...], ...] = (
-    (Step("vae", "train_vae", 300), Step("unet", "train_unet", 4800)),
+    (
+        Step("vae", "train_vae", 600),
+        Step("text", "train_text", 185),
+        Step("unet", "train_unet", 3000),
+    ),
     (
         Step("captioner", "train_captioner", 2700),
-        Step("clip", "train_clip", 800),
-        Step("decoder", "train_vae", 500, flags=("decoder",), after="vae"),
+        Step("clip", "train_clip", 750),
+        Step("decoder", "train_vae", 450, flags=("decoder",), after="vae"),
     ),
 )
 # What an earlier run left behind and a later step would start from.

@@ -4,7 +4,8 @@ python -m dnd_packs.starter.train.train_text <work> <processor s> <wall-clock s>
 
 Noise hides most of what a text says from a drawing model: trained from nothing together with the
 UNet, the encoder settles on one or two differences between texts ("round or not") and stays there.
-Here it learns without noise first, by guessing concept and mean latent of the picture.
+Here it learns without noise first, by guessing concept and mean latent of the picture. An earlier
+run's weights in the work folder are the start of the next.
 """
 
 import random
@@ -24,6 +25,7 @@ from .train_clip import TEXT_WIDTH, text_config
 from .views import Rasters
 
 BATCH = 256
+NUM_COLOUR_VALUES = 3 * 8 * 8  # the first three latent channels hold mean colours
 
 
 def main(work: Path, cpu_s: float, wall_s: float, peak: float = 3e-3) -> None:
@@ -36,6 +38,8 @@ def main(work: Path, cpu_s: float, wall_s: float, peak: float = 3e-3) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(work / "text_tokenizer")
     tokens = TextTokens(tokenizer)
     encoder = CLIPTextModel(CLIPTextConfig(**text_config(tokenizer, 2)))
+    if (work / "text_encoder").exists():
+        encoder = CLIPTextModel.from_pretrained(work / "text_encoder", dtype=torch.float32)
     trained = torch.nn.ModuleDict(
         {
             "encoder": encoder,
@@ -56,12 +60,15 @@ def main(work: Path, cpu_s: float, wall_s: float, peak: float = 3e-3) -> None:
             picture = trained["picture_head"](hidden).float()
         classes = functional.cross_entropy(concept, rasters.concept[images])
         error = functional.mse_loss(picture, pictures[chosen])
+        colour = functional.mse_loss(
+            picture[:, :NUM_COLOUR_VALUES], pictures[chosen, :NUM_COLOUR_VALUES]
+        )
         optimizer.zero_grad()
-        (0.2 * classes + error).backward()
+        (0.2 * classes + error + colour).backward()
         torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
         optimizer.step()
         average.update(trained)
-        figures.add(classes=classes.item(), error=error.item())
+        figures.add(classes=classes.item(), error=error.item(), colour=colour.item())
         step += 1
         if step % 50 == 0:
             figures.report(step, progress)

@@ -10,8 +10,14 @@ from diffusers import AutoencoderKL
 
 from dnd_packs.starter.emoji_data import EmojiConcept, load_concepts
 from dnd_packs.starter.train import clock, export, texts, tokenizer, words
-from dnd_packs.starter.train.train_captioner import build_captioner, start_patch_embedding
+from dnd_packs.starter.train.latents import drawing_images
+from dnd_packs.starter.train.train_captioner import (
+    build_captioner,
+    start_patch_embedding,
+    training_views,
+)
 from dnd_packs.starter.train.train_clip import build_clip, contrastive_loss, copy_image_tower
+from dnd_packs.starter.train.train_unet import build_unet, draw_times
 from dnd_packs.starter.train.train_vae import fold_statistics, reconstruction_loss
 from dnd_packs.starter.train.views import SIZE, Rasters, drawing_views, seen_views
 
@@ -157,20 +163,34 @@ def test_average_moves_toward_the_weights_when_updated() -> None:
 def test_every_weight_is_trained_once_when_two_optimizers_share_them() -> None:
     model = build_captioner(tokenizer.caption_tokenizer(CORPUS))
     optimizer = clock.HiddenMatrixOptimizer(
-        model, outputs=("predictions.decoder",), weight_decay=0.02, ratio=7.0
+        model, others=("predictions.decoder", "embedding"), weight_decay=0.02, ratio=7.0
     )
     groups = [p for group in optimizer.param_groups for p in group["params"]]
 
-    assert len(groups) == len({id(p) for p in groups}) == len(list(model.parameters()))
-    hidden = {id(p) for p in optimizer.param_groups[0]["params"]}
-    assert id(model.vision_model.encoder.layers[0].mlp.fc1.weight) in hidden
-    assert id(model.get_output_embeddings().weight) not in hidden
+    assert len(groups) == len({p.data_ptr() for p in groups}) == len(list(model.parameters()))
+    hidden = {p.data_ptr() for p in optimizer.param_groups[0]["params"]}
+    assert model.vision_model.encoder.layers[0].mlp.fc1.weight.data_ptr() in hidden
+    assert model.vision_model.embeddings.patch_embedding.weight.data_ptr() not in hidden
+    assert model.text_decoder.cls.predictions.decoder.weight.data_ptr() not in hidden
+
+
+def test_convolution_moves_when_its_matrix_view_is_stepped() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(4, 8, 3), torch.nn.Flatten())
+    optimizer = clock.HiddenMatrixOptimizer(model, others=(), weight_decay=0.0, ratio=1.0)
+    before = model[0].weight.detach().clone()
+    model(torch.randn(2, 4, 5, 5)).square().sum().backward()
+    clock.set_learning_rate(optimizer, 1e-2, 0.1)
+    optimizer.step()
+    optimizer.zero_grad()
+
+    assert (model[0].weight - before).abs().max() > 0
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_loss_falls_when_the_shared_optimizers_step() -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.GELU(), torch.nn.Linear(16, 1))
-    optimizer = clock.HiddenMatrixOptimizer(model, outputs=("2",), weight_decay=0.0, ratio=5.0)
+    optimizer = clock.HiddenMatrixOptimizer(model, others=("2",), weight_decay=0.0, ratio=5.0)
     data = torch.randn(64, 8)
     losses = []
     for _ in range(30):
@@ -236,6 +256,54 @@ def test_latents_are_standard_and_pictures_the_same_when_statistics_are_folded()
         assert torch.allclose(vae(images).sample, before, atol=1e-4)
     assert latents.mean((0, 2, 3)).abs().max() < 1e-4
     assert (latents.std((0, 2, 3)) - 1).abs().max() < 1e-3
+
+
+def test_times_cover_the_whole_range_when_drawn() -> None:
+    times = draw_times(64, torch.Generator().manual_seed(0))
+
+    assert torch.equal(times, times.sort().values)
+    assert times.min() < 16
+    assert 984 <= times.max() < 1000
+
+
+def test_text_changes_the_prediction_when_the_unet_is_new() -> None:
+    torch.manual_seed(0)
+    unet = build_unet().eval()
+    noisy, times = torch.randn(1, 8, 8, 8).expand(2, -1, -1, -1), torch.tensor([900, 900])
+    with torch.no_grad():
+        output = unet(noisy, times, torch.randn(2, 24, 128)).sample
+
+    assert output.shape == noisy.shape
+    assert (output[0] - output[1]).abs().mean() > 1e-3
+
+
+def test_views_grow_harder_when_the_captioner_progresses(rasters: Rasters) -> None:
+    index = torch.zeros(60, dtype=torch.long)
+    early, late = (
+        training_views(rasters, index, torch.Generator().manual_seed(0), progress)
+        for progress in (0.0, 1.0)
+    )
+
+    # How much of the picture the green square takes: much the same at first, anything later on.
+    shares = [(views[:, 1] - views[:, 0] > 0.5).float().mean((1, 2)) for views in (early, late)]
+    assert early.shape == late.shape == (60, 3, SIZE, SIZE)
+    assert shares[0].std() < 0.7 * shares[1].std()
+
+
+def test_every_drawing_style_is_drawn_from_when_weighed(rasters: Rasters) -> None:
+    index, weights = drawing_images(rasters)
+
+    assert index.tolist() == list(range(6))
+    assert (weights > 0).all()
+
+
+def test_ids_have_the_pipeline_length_when_texts_differ() -> None:
+    tokens = texts.TextTokens(tokenizer.clip_tokenizer(CORPUS))
+
+    ids = tokens(["cat", "one realistic image of a red apple", ""])
+
+    assert ids.shape == (3, tokenizer.MAX_TOKENS)
+    assert torch.equal(tokens(["cat"])[0], ids[0])
 
 
 # --- export ---

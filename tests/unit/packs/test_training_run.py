@@ -43,7 +43,7 @@ def test_export_comes_last_when_all_steps_end(work: Path, monkeypatch: pytest.Mo
 
     assert ran[0] == "prepare"
     assert ran[-1] == "export"
-    assert {"vae", "unet", "captioner", "clip", "decoder"} == set(ran[1:-1])
+    assert {"vae", "text", "unet", "captioner", "clip", "decoder"} == set(ran[1:-1])
 
 
 def test_decoder_waits_when_the_encoder_is_still_in_training(
