@@ -22,10 +22,10 @@ from .clock import Average, Clock, Figures, HiddenMatrixOptimizer, set_learning_
 from .latents import drawing_images, open_latents
 from .texts import TextTable, TextTokens, draw_template
 from .train_clip import TEXT_WIDTH, text_config
+from .train_vae import NUM_COLOURS
 from .views import Rasters
 
 BATCH = 256
-NUM_COLOUR_VALUES = 3 * 8 * 8  # the first three latent channels hold mean colours
 
 
 def main(work: Path, cpu_s: float, wall_s: float, peak: float = 3e-3) -> None:
@@ -34,7 +34,9 @@ def main(work: Path, cpu_s: float, wall_s: float, peak: float = 3e-3) -> None:
     rasters, rng, text_rng = Rasters(work), torch.Generator().manual_seed(7), random.Random(7)
     table = TextTable(rasters)
     index, weights = drawing_images(rasters)
-    pictures = open_latents(work, rasters, index).float().mean(1).flatten(1)
+    pictures = open_latents(work, rasters, index).float().mean(1)
+    num_colour_values = pictures[0, :NUM_COLOURS].numel()  # the first channels hold mean colours
+    pictures = pictures.flatten(1)
     tokenizer = CLIPTokenizer.from_pretrained(work / "text_tokenizer")
     tokens = TextTokens(tokenizer)
     encoder = CLIPTextModel(CLIPTextConfig(**text_config(tokenizer, 2)))
@@ -61,7 +63,7 @@ def main(work: Path, cpu_s: float, wall_s: float, peak: float = 3e-3) -> None:
         classes = functional.cross_entropy(concept, rasters.concept[images])
         error = functional.mse_loss(picture, pictures[chosen])
         colour = functional.mse_loss(
-            picture[:, :NUM_COLOUR_VALUES], pictures[chosen, :NUM_COLOUR_VALUES]
+            picture[:, :num_colour_values], pictures[chosen, :num_colour_values]
         )
         optimizer.zero_grad()
         (0.2 * classes + error + colour).backward()

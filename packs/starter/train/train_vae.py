@@ -1,6 +1,6 @@
 """Train the drawing model's autoencoder: 64×64 pixels to 8×8×8 latents, mean 0, deviation 1.
 
-python -m dnd_packs.starter.train.train_vae <work> <processor s> <wall-clock s> [decoder]
+python -m dnd_packs.starter.train.train_vae <work> <processor s> <wall-clock s>
 """
 
 import sys
@@ -16,6 +16,7 @@ from .views import Rasters, drawing_views
 
 LATENT_CHANNELS = 8
 BATCH = 16
+NUM_COLOURS = 3
 ANCHOR = 2.0  # mean colour in −1..1 to latent
 
 
@@ -70,41 +71,30 @@ def fold_statistics(vae: AutoencoderKL, images: torch.Tensor) -> None:
     post.weight *= deviation[None, :, None, None]
 
 
-def training_step(vae: AutoencoderKL, images: torch.Tensor, decoder_only: bool) -> dict:
+def training_step(vae: AutoencoderKL, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """One forward pass: ``loss`` with its graph, and the figures for the log."""
     with torch.autocast("cpu", torch.bfloat16):
-        if decoder_only:
-            with torch.no_grad():
-                latents = vae.encode(images).latent_dist.mean
-            # The drawing model's latents are never quite right: let the decoder forgive some noise.
-            noise = 0.15 * torch.rand(len(images), 1, 1, 1) * torch.randn_like(latents)
-            extra = torch.zeros(())
-            output = vae.decode(latents + noise).sample.float()
-        else:
-            posterior = vae.encode(images).latent_dist
-            kl = posterior.kl().float().mean() / images[0].numel()
-            # Three channels hold the mean colour of each 8×8 square. Left alone, latents trained
-            # for minutes hold brightness and shape, and every green or blue thing turns brown.
-            colours = ANCHOR * functional.avg_pool2d(images, 8)
-            extra = 1e-4 * kl + functional.mse_loss(posterior.mean[:, :3].float(), colours)
-            output = vae.decode(posterior.sample()).sample.float()
-    loss = reconstruction_loss(output, images) + extra
+        posterior = vae.encode(images).latent_dist
+        output = vae.decode(posterior.sample()).sample.float()
+    kl = posterior.kl().float().mean() / images[0].numel()
+    # Three channels hold the mean colour of each 8×8 square. Left alone, latents trained for
+    # minutes hold brightness and shape, and every green or blue thing turns brown.
+    colours = ANCHOR * functional.avg_pool2d(images, 8)
+    anchor = functional.mse_loss(posterior.mean[:, :NUM_COLOURS].float(), colours)
     error = functional.l1_loss(output.detach(), images) / 2
-    return {"loss": loss, "l1": error, "extra": extra}
+    loss = reconstruction_loss(output, images) + 1e-4 * kl + anchor
+    return {"loss": loss, "l1": error, "kl": kl, "anchor": anchor}
 
 
-def main(work: Path, cpu_s: float, wall_s: float, decoder_only: bool = False) -> None:
+def main(work: Path, cpu_s: float, wall_s: float) -> None:
     """Train for ``cpu_s`` seconds and save ``vae/`` under the work folder.
 
-    An earlier run's weights are the start. With ``decoder_only`` its encoder stays as it is, and so
-    do its latents.
+    An earlier run's weights there are the start.
     """
     torch.manual_seed(0)
-    rasters, rng = Rasters(work), torch.Generator().manual_seed(2 if decoder_only else 1)
+    rasters, rng = Rasters(work), torch.Generator().manual_seed(1)
     index, weights = drawing_images(rasters)
     vae = AutoencoderKL.from_pretrained(work / "vae") if (work / "vae").exists() else build_vae()
-    vae.encoder.requires_grad_(not decoder_only)
-    vae.quant_conv.requires_grad_(not decoder_only)
     vae.train()
     optimizer = HiddenMatrixOptimizer(
         vae, others=("conv_in", "conv_out", "quant"), weight_decay=1e-4, ratio=6.0, iterations=4
@@ -113,7 +103,7 @@ def main(work: Path, cpu_s: float, wall_s: float, decoder_only: bool = False) ->
     while (progress := clock.progress()) < 1:
         set_learning_rate(optimizer, 2e-3, progress)
         chosen = index[torch.multinomial(weights, BATCH, generator=rng)]
-        losses = training_step(vae, drawing_views(rasters, chosen, rng), decoder_only)
+        losses = training_step(vae, drawing_views(rasters, chosen, rng))
         optimizer.zero_grad()
         losses["loss"].backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 5.0)
@@ -123,11 +113,10 @@ def main(work: Path, cpu_s: float, wall_s: float, decoder_only: bool = False) ->
         step += 1
         if step % 50 == 0:
             figures.report(step, progress)
-    if not decoder_only:
-        chosen = index[torch.multinomial(weights, 1024, generator=rng)]
-        fold_statistics(average.model, drawing_views(rasters, chosen, rng))
+    chosen = index[torch.multinomial(weights, 1024, generator=rng)]
+    fold_statistics(average.model, drawing_views(rasters, chosen, rng))
     average.model.save_pretrained(work / "vae")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), "decoder" in sys.argv[4:])
+    main(Path(sys.argv[1]), *map(float, sys.argv[2:]))

@@ -1,12 +1,11 @@
 """One command trains all: two lanes in an order that holds, failures that say where to look."""
 
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
 
-from dnd_packs.starter.train import run
+from dnd_packs.starter.train import export, run
 
 
 @pytest.fixture
@@ -18,57 +17,45 @@ def work(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def replace_modules(
-    monkeypatch: pytest.MonkeyPatch, failing: str = "", slow: str = ""
-) -> tuple[list[str], threading.Event]:
-    """Record what would run; the step named ``slow`` ends when the event is set."""
+def replace_modules(monkeypatch: pytest.MonkeyPatch, failing: str = "") -> list[str]:
+    """Record what would run."""
     ran: list[str] = []
-    go_on = threading.Event()
 
-    def record(module: str, log: str, work: Path, *arguments: str) -> None:
-        if log == slow:
-            assert go_on.wait(30)
-        if log == failing:
+    def record(module: str, work: Path, *arguments: str) -> None:
+        if module == failing:
             raise subprocess.CalledProcessError(3, module)
-        ran.append(log)
+        ran.append(module)
 
     monkeypatch.setattr(run, "run_module", record)
-    return ran, go_on
+    return ran
 
 
 def test_export_comes_last_when_all_steps_end(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran, _ = replace_modules(monkeypatch)
+    ran = replace_modules(monkeypatch)
 
     run.main(work)
 
     assert ran[0] == "prepare"
     assert ran[-1] == "export"
-    assert {"vae", "text", "unet", "captioner", "clip", "decoder"} == set(ran[1:-1])
-
-
-def test_decoder_waits_when_the_encoder_is_still_in_training(
-    work: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran, go_on = replace_modules(monkeypatch, slow="vae")
-    thread = threading.Thread(target=run.main, args=(work,))
-    thread.start()
-    while "clip" not in ran:
-        thread.join(0.01)
-    assert "decoder" not in ran
-    go_on.set()
-    thread.join()
-
-    assert ran.index("vae") < ran.index("decoder")
+    assert {step.module for lane in run.LANES for step in lane} == set(ran[1:-1])
+    assert ran.index("train_vae") < ran.index("train_text") < ran.index("train_unet")
+    assert ran.index("train_captioner") < ran.index("train_clip")
 
 
 def test_nothing_is_exported_when_a_step_fails(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran, _ = replace_modules(monkeypatch, failing="vae")
+    ran = replace_modules(monkeypatch, failing="train_vae")
 
-    with pytest.raises(SystemExit, match=r"vae: exit status 3, see vae\.log"):
+    with pytest.raises(SystemExit, match=r"train_vae: exit status 3, see train_vae\.log"):
         run.main(work)
 
     assert "export" not in ran
-    assert "decoder" not in ran
+    assert "train_text" not in ran
+
+
+def test_every_part_of_the_export_is_made_by_a_step_when_all_have_run() -> None:
+    modules = {step.module for lane in run.LANES for step in lane} | {"prepare"}
+
+    assert set(export.PARTS.values()) == modules
 
 
 def test_missing_styles_are_named_when_the_folder_lacks_them(tmp_path: Path) -> None:
