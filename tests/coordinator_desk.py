@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from dnd.clients import Services
-from dnd.jobs import JobSpec
+from dnd.jobs import JobSpec, JobState
 from dnd.testing import Fakes
 from dnd.types import Priority, RequestContext
 from dnd_services.coordinator import frozen, views
@@ -121,6 +121,19 @@ class Desk:
                 return
             self.work()
         raise AssertionError("the job never comes to rest")
+
+    def run_to_end(self, job_id: str) -> None:
+        """Works until a job has ended, however long its items have to wait in between."""
+        for _ in range(20):
+            self.run_until_idle()
+            if JobState(self.job(job_id).state).ended:
+                return
+            self.clock.now += 60
+        raise AssertionError(f"the job never ends: {self.progress(job_id)}")
+
+    def retry(self, job_id: str) -> None:
+        with self.store.writing() as session:
+            jobs.retry_job(session, session.get_one(JobRow, job_id), self.clock.now)
 
     def run_to_stage(self, stage: str) -> Task:
         """Works until a task of a stage is published; that task, not yet run."""
