@@ -34,8 +34,8 @@ PAGE = (Path(__file__).parents[3] / "docs" / "results.md").read_text(encoding="u
 
 def documented(heading: str) -> list[str]:
     """Names in the first column of the table below a heading."""
-    section = re.split(r"^#+ ", PAGE, flags=re.MULTILINE)
-    (text,) = (part for part in section if part.splitlines()[0] == heading)
+    sections = re.split(r"^#+ ", PAGE, flags=re.MULTILINE)[1:]
+    (text,) = (part for part in sections if part.splitlines()[0] == heading)
     rows = re.findall(r"^\|([^|]*)\|", text, re.MULTILINE)
     return [name for row in rows[2:] for name in re.findall(r"`([a-z_]+)`", row)]
 

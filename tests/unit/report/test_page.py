@@ -124,6 +124,15 @@ def test_loads_nothing_and_runs_nothing_else_when_opened(html: str) -> None:
     assert f"script-src 'sha256-{digest}'" in html
 
 
+def test_says_in_words_what_pictures_show(html: str) -> None:
+    pictures_shown = re.findall(r'<span class="(?:pic|gone)[^>]*>', html)
+    assert len(pictures_shown) > 100
+    assert all('role="img" aria-label="' in one for one in pictures_shown)
+    assert '<html lang="en">' in html
+    assert html.count("<h1") == 1
+    assert html.count('class="scroll"') == html.count('class="scroll" role="region" aria-label="')
+
+
 def test_escapes_labels_and_captions_when_they_are_hostile(tmp_path: Path) -> None:
     sample = make_sample(2, caption=EVIL, label=EVIL, states={1: UnitState.FAILED})
     record = dict(sample.units[1].record or {}) | {"error": EVIL}
