@@ -115,16 +115,20 @@ def fake_world(folder: Path) -> Iterator[World]:
         def stall() -> Iterator[None]:
             for one in faults:
                 one.latency_s = 1.0
-            yield
-            for one in faults:
-                one.latency_s = 0.0
+            try:
+                yield
+            finally:
+                for one in faults:
+                    one.latency_s = 0.0
 
         @contextmanager
         def lose(unit: int, sources: Sequence[str]) -> Iterator[None]:
             lost = NotFound(f"The artifact store has no {sources[0]}.")
             fakes.activations.faults.item = lambda asked: lost if asked == unit else None
-            yield
-            fakes.activations.faults.item = None
+            try:
+                yield
+            finally:
+                fakes.activations.faults.item = None
 
         world = World(fakes.artifacts, fakes.targets, "features.conv", stall, lose)
         yield world
@@ -140,41 +144,43 @@ def real_world(folder: Path) -> Iterator[World]:
     @contextmanager
     def stall() -> Iterator[None]:
         gate.clear()
-        yield
-        gate.set()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(DynamicBatcher, "_compute", _compute_behind(gate))
+            try:
+                yield
+            finally:
+                gate.set()
 
     @contextmanager
     def lose(unit: int, sources: Sequence[str]) -> Iterator[None]:
         paths = [store.root / "blobs" / ref[7:9] / ref[7:] for ref in sources]
         for path in paths:
             path.rename(path.with_suffix(".lost"))
-        yield
-        for path in paths:
-            path.with_suffix(".lost").rename(path)
+        try:
+            yield
+        finally:
+            for path in paths:
+                path.with_suffix(".lost").rename(path)
 
-    with _slowed_batchers(gate), _loop() as loop:
+    with _loop() as loop:
         targets, stop = asyncio.run_coroutine_threadsafe(_start(folder, gate), loop).result()
         world = World(store, targets, "conv2", stall, lose)
         try:
             yield world
         finally:
-            gate.set()
             world.close()
             asyncio.run_coroutine_threadsafe(stop.aclose(), loop).result()
 
 
-@contextmanager
-def _slowed_batchers(gate: threading.Event) -> Iterator[None]:
-    """Device threads wait for the gate before each batch."""
+def _compute_behind(gate: threading.Event) -> Callable[..., Any]:
+    """What a device thread does with a batch: it waits for the gate first."""
     compute = DynamicBatcher._compute
 
     def wait_and_compute(self: Any, bucket: Any, items: list[Any]) -> Any:
         gate.wait(DEADLINE_S)
         return compute(self, bucket, items)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DynamicBatcher, "_compute", wait_and_compute)
-        yield
+    return wait_and_compute
 
 
 @contextmanager
