@@ -129,8 +129,13 @@ def check_retrieval(clip: Clip, rasters: Rasters) -> dict:
     index = torch.multinomial(openmoji, 500, generator=rng)
     names = clip.texts([plain_words(concept.name) for concept in load_concepts()])
     result = {}
-    for view, crops in {"whole": 0.0, "crops": 1.0}.items():
-        images = clip.images(to_pil(seen_views(rasters, index, rng, crops=crops)))
+    views = {
+        "whole": drawing_views(rasters, index, rng, white=1.0),
+        "augmented": seen_views(rasters, index, rng, crops=0.0),
+        "crops": seen_views(rasters, index, rng, crops=1.0),
+    }
+    for view, pictures in views.items():
+        images = clip.images(to_pil(pictures))
         similarity = images @ names.T
         right = similarity.gather(1, rasters.concept[index][:, None])
         rank = (similarity > right).sum(1)
