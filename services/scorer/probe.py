@@ -137,7 +137,7 @@ def load_activations(store: ArtifactStore, ref: str, num_images: int) -> Array:
         )
     try:
         values = np.asarray(store.get_array(ref), dtype=np.float64)
-    except ValueError:
+    except (InvalidInput, ValueError):
         raise InvalidInput(f"{ref} is no array of activations.") from None
     if values.shape != (num_images,):
         raise InvalidInput(

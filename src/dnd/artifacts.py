@@ -13,8 +13,9 @@ import io
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ from obstore.store import LocalStore
 from dnd.errors import BadSetting, DndError, InvalidInput, NotFound, StorageFull, Unavailable
 
 _REF = re.compile(r"sha256:[0-9a-f]{64}")
-_FULL = ("No space left", "os error 28", "Disk quota exceeded", "os error 122", "os error 27")
+_FULL_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = tuple(f"(os error {number})" for number in _FULL_NUMBERS)
+_LEFT_S = 7 * 24 * 3600.0
 
 
 def reference_of(data: bytes) -> str:
@@ -50,11 +53,12 @@ class ArtifactStore:
             self.root.mkdir(parents=True, exist_ok=True)
             self._store = LocalStore(self.root, mkdir=True)
         except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise StorageFull(f"The artifact store {self.root} is full: {error}.") from None
+            if error.errno in _FULL_NUMBERS:
+                raise _full(self.root) from None
             raise BadSetting(
                 f"DND_ARTIFACTS = {str(root)!r}: not a folder to write to: {error}."
             ) from None
+        self._remove_left_drafts()
 
     def put_bytes(self, data: bytes) -> str:
         """Stores `data` and returns its reference; storing the same again costs nothing.
@@ -63,7 +67,7 @@ class ArtifactStore:
             StorageFull: The disk is full.
         """
         ref = reference_of(data)
-        if not self._path(ref).exists():
+        if not self._holds(ref, len(data)):
             self._put(self._name(ref), data)
         return ref
 
@@ -72,9 +76,14 @@ class ArtifactStore:
 
         Raises:
             InvalidInput: `ref` is no reference.
-            NotFound: The store does not have it.
+            NotFound: The store does not have it, or not any more as it was stored.
         """
-        return self._get(self._name(ref), ref)
+        data = self._get(self._name(ref), ref)
+        if reference_of(data) != ref:
+            with suppress(OSError):
+                self._path(ref).unlink()  # so that it is made again
+            raise NotFound(f"The artifact store has {ref} in parts only: it must be made again.")
+        return data
 
     def __contains__(self, ref: str) -> bool:
         return self._path(ref).exists()
@@ -86,12 +95,19 @@ class ArtifactStore:
         return self.put_bytes(buffer.getvalue())
 
     def get_array(self, ref: str) -> np.ndarray:
-        """The array behind `ref`, memory-mapped: what is not read stays on disk."""
-        path = self._path(ref)
-        if not path.exists():
-            raise NotFound(f"The artifact store has no {ref}.")
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array
+        """The array behind `ref`, memory-mapped: what is not read stays on disk.
+
+        Raises:
+            InvalidInput: `ref` is no reference, or no array is behind it.
+            NotFound: The store does not have it, or not any more as it was stored.
+        """
+        try:
+            return np.lib.format.open_memmap(self._path(ref), mode="r")
+        except FileNotFoundError:
+            raise NotFound(f"The artifact store has no {ref}.") from None
+        except ValueError:
+            self.get_bytes(ref)  # NotFound if it is damaged
+            raise InvalidInput(f"{ref} is no array.") from None
 
     def put_file(self, path: Path) -> str:
         """Moves a finished file into the store, never wholly in memory; returns its reference."""
@@ -101,7 +117,7 @@ class ArtifactStore:
                 digest.update(block)
         ref = "sha256:" + digest.hexdigest()
         target = self._path(ref)
-        if target.exists():
+        if self._holds(ref, path.stat().st_size):
             path.unlink()
             return ref
         with _storage_errors(self.root):
@@ -127,7 +143,7 @@ class ArtifactStore:
         try:
             yield folder
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in _FULL_NUMBERS:
                 raise
             raise _full(self.root) from error
         finally:
@@ -140,10 +156,25 @@ class ArtifactStore:
     def recall(self, key: str) -> str | None:
         """The reference that `key` points to; None without one, or if its contents are gone."""
         try:
-            ref = self._get(self._key_name(key), key).decode()
+            ref = self._get(self._key_name(key), key).decode(errors="replace")
         except NotFound:
             return None
-        return ref if ref in self else None
+        return ref if _REF.fullmatch(ref) and ref in self else None
+
+    def _remove_left_drafts(self) -> None:
+        """Removes what processes that were killed long ago have left half-written."""
+        for folder in self.root.glob("draft-*"):
+            with suppress(OSError):  # another process does the same
+                newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+                if newest < time.time() - _LEFT_S:
+                    shutil.rmtree(folder)
+
+    def _holds(self, ref: str, size: int) -> bool:
+        """Whether contents of this size are there: a crash of the machine may have cut them off."""
+        try:
+            return self._path(ref).stat().st_size == size
+        except FileNotFoundError:
+            return False
 
     def _name(self, ref: str) -> str:
         if not _REF.fullmatch(ref):
@@ -166,10 +197,11 @@ class ArtifactStore:
             obstore.put(self._store, name, data)
 
     def _get(self, name: str, shown: str) -> bytes:
-        try:
-            return bytes(obstore.get(self._store, name).bytes())
-        except FileNotFoundError:
-            raise NotFound(f"The artifact store has no {shown}.") from None
+        with _storage_errors(self.root):
+            try:
+                return bytes(obstore.get(self._store, name).bytes())
+            except FileNotFoundError:
+                raise NotFound(f"The artifact store has no {shown}.") from None
 
 
 @contextmanager
@@ -181,9 +213,10 @@ def _storage_errors(root: Path) -> Iterator[None]:
         raise
     except Exception as error:  # obstore raises its own classes without a common OSError
         text = str(error)
-        if getattr(error, "errno", None) == errno.ENOSPC or any(mark in text for mark in _FULL):
+        if getattr(error, "errno", None) in _FULL_NUMBERS or any(mark in text for mark in _FULL):
             raise _full(root) from error
-        raise Unavailable(f"The artifact store {root} cannot be written to: {text}") from error
+        what = text.partition("\n")[0]  # below that, what the library knows of its own insides
+        raise Unavailable(f"The artifact store {root} cannot be used: {what}") from error
 
 
 def _full(root: Path) -> StorageFull:

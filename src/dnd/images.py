@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from typing import Final
 
 import numpy as np
@@ -27,26 +26,26 @@ def decode_image(data: bytes) -> Image.Image:
     if len(data) > MAX_BYTES:
         raise BadImage(f"The image has {len(data)} bytes: expected at most {MAX_BYTES}.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                raise BadImage(
-                    f"The image has {image.width} x {image.height} pixels: "
-                    f"expected at most {MAX_PIXELS}."
-                )
-            image.seek(0)
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise BadImage(
+                f"The image has {image.width} x {image.height} pixels: "
+                f"expected at most {MAX_PIXELS}."
+            )
+        image.seek(0)
+        image.load()
+        decoded = _to_rgb(ImageOps.exif_transpose(image))
     except BadImage:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise BadImage(f"The image is too large to decode: {error}") from None
     except UnidentifiedImageError:  # its text names an object in memory
         raise BadImage(f"Not a readable {', '.join(FORMATS)} image.") from None
     except Exception as error:  # Pillow raises many classes on damaged files
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadImage(f"Not a readable {', '.join(FORMATS)} image: {detail}") from None
+    decoded.info.clear()  # colour profiles and texts would go on into what we store
+    return decoded
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -66,10 +65,9 @@ def encode_thumbnail(image: Image.Image, side: int, quality: int = 80) -> bytes:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max(initial=0.0) > 255 else 255.0
-        image = Image.fromarray(np.clip(values * (255.0 / top), 0, 255).astype(np.uint8))
+    if image.mode.startswith("I"):  # a PNG of 16 bits; the other formats do not have them
+        values = np.asarray(image, dtype=np.float64) * (255.0 / 65535.0)
+        image = Image.fromarray(values.astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")
         ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))

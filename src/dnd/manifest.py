@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dnd.artifacts import ArtifactStore
-from dnd.errors import InvalidInput
+from dnd.errors import InvalidInput, NotFound
 
 DIGEST_BYTES = 32
 _ROW = np.dtype([("digest", np.uint8, (DIGEST_BYTES,)), ("judge", np.bool_)])
@@ -68,11 +68,13 @@ class Manifest:
 
         Raises:
             NotFound: The store does not have it.
-            InvalidInput: Something else is behind `ref`.
+            InvalidInput: `ref` is no reference, or something else is behind it.
         """
+        if ref not in store:
+            raise NotFound(f"The artifact store has no {ref}.")
         try:
             rows = store.get_array(ref)
-        except ValueError:
+        except InvalidInput:
             rows = np.empty(0)
         if rows.dtype != _ROW or rows.ndim != 1:
             raise InvalidInput(f"{ref} is no manifest of a probe set: ask GetProbeSet for one.")

@@ -1,6 +1,11 @@
 """The artifact store keeps each content once, and says clearly when it cannot."""
 
 import os
+import resource
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -91,5 +96,210 @@ def test_read_only_folder_is_unavailable(
         raise PermissionError(13, os.strerror(13))
 
     monkeypatch.setattr(obstore, "put", refuse)
-    with pytest.raises(Unavailable, match="cannot be written to"):
+    with pytest.raises(Unavailable, match="cannot be used"):
         store.put_bytes(b"y")
+
+
+# --- A disk that is full --------------------------------------------------------------------------
+
+
+@contextmanager
+def small_disk(num_bytes: int) -> Iterator[None]:
+    """No file grows beyond this: the storage library fails half-way, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_half_written_content_is_not_there_afterwards(store: ArtifactStore) -> None:
+    data = os.urandom(200_000)
+    with small_disk(100_000), pytest.raises(StorageFull, match="is full"):
+        store.put_bytes(data)
+    assert num_files(store) == 0
+    assert store.get_bytes(store.put_bytes(data)) == data
+
+
+def test_draft_that_fills_the_disk_is_gone_afterwards(store: ArtifactStore) -> None:
+    def write_on() -> None:
+        with store.drafts() as folder, open(folder / "large", "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(60_000))
+
+    with small_disk(100_000), pytest.raises(StorageFull, match="is full"):
+        write_on()
+    assert list(store.root.iterdir()) == []
+
+
+def test_draft_of_a_killed_process_is_removed_after_a_week(store: ArtifactStore) -> None:
+    folders = [store.root / f"draft-{name}" for name in ("old", "under-way", "new")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "half.npy").write_bytes(b"half")
+    week_ago = time.time() - 8 * 24 * 3600
+    os.utime(folders[0] / "half.npy", (week_ago, week_ago))
+    for folder in folders[:2]:
+        os.utime(folder, (week_ago, week_ago))
+    ArtifactStore(store.root)
+    assert [folder.exists() for folder in folders] == [False, True, True]
+
+
+def test_error_of_another_kind_passes_through_and_the_draft_is_gone(store: ArtifactStore) -> None:
+    with pytest.raises(FileNotFoundError), store.drafts() as folder:
+        (folder / "nothing").read_bytes()
+    assert list(store.root.iterdir()) == []
+
+
+def test_file_from_another_disk_is_copied_and_taken_away(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    path = tmp_path / "elsewhere"
+    path.write_bytes(b"far")
+    assert store.get_bytes(store.put_file(path)) == b"far"
+    assert not path.exists()
+
+
+# --- Contents that are not what they were ---------------------------------------------------------
+
+
+def blob(store: ArtifactStore, ref: str) -> Path:
+    return store.root / "blobs" / ref[7:9] / ref[7:]
+
+
+@pytest.mark.parametrize("damage", [b"", b"pic", b"pictuRe", b"picture and more"])
+def test_damaged_content_is_not_found_and_can_be_stored_again(
+    store: ArtifactStore, damage: bytes
+) -> None:
+    ref = store.put_bytes(b"picture")
+    store.remember("key", ref)
+    blob(store, ref).write_bytes(damage)
+    with pytest.raises(NotFound, match="made again"):
+        store.get_bytes(ref)
+    assert store.recall("key") is None
+    assert store.put_bytes(b"picture") == ref
+    assert store.get_bytes(ref) == b"picture"
+
+
+def test_content_that_was_cut_off_is_mended_by_storing_it_again(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    ref = store.put_bytes(b"picture")
+    blob(store, ref).write_bytes(b"pi")
+    assert store.put_bytes(b"picture") == ref
+    assert blob(store, ref).read_bytes() == b"picture"
+    blob(store, ref).write_bytes(b"pi")
+    (tmp_path / "file").write_bytes(b"picture")
+    assert store.put_file(tmp_path / "file") == ref
+    assert store.get_bytes(ref) == b"picture"
+
+
+@pytest.mark.parametrize("keep", [0, 5, 60, 130])
+def test_array_that_was_cut_off_is_not_found(store: ArtifactStore, keep: int) -> None:
+    ref = store.put_array(np.arange(100.0))
+    path = blob(store, ref)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(NotFound, match="made again"):
+        store.get_array(ref)
+    assert ref not in store
+
+
+@pytest.mark.parametrize("data", [b"text", b"", b"PK\x03\x04 an archive"])
+def test_content_of_another_kind_is_no_array(store: ArtifactStore, data: bytes) -> None:
+    ref = store.put_bytes(data)
+    with pytest.raises(InvalidInput, match="is no array"):
+        store.get_array(ref)
+    assert store.get_bytes(ref) == data
+
+
+def test_array_of_objects_is_not_unpickled(store: ArtifactStore, tmp_path: Path) -> None:
+    np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
+    ref = store.put_file(tmp_path / "objects.npy")
+    with pytest.raises(InvalidInput, match="is no array"):
+        store.get_array(ref)
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (2, 3)])
+def test_array_of_any_shape_comes_back(store: ArtifactStore, shape: tuple[int, ...]) -> None:
+    assert store.get_array(store.put_array(np.ones(shape, np.float16))).shape == shape
+
+
+@pytest.mark.parametrize("content", [b"", b"sha256:12", b"../../etc/passwd", b"\xff\xfe"])
+def test_damaged_key_points_to_nothing(store: ArtifactStore, content: bytes) -> None:
+    store.remember("key", store.put_bytes(b"x"))
+    (path,) = (path for path in (store.root / "keys").rglob("*") if path.is_file())
+    path.write_bytes(content)
+    assert store.recall("key") is None
+
+
+# --- Many writers, and names that lead elsewhere --------------------------------------------------
+
+
+def test_writers_of_one_key_leave_one_of_their_references(tmp_path: Path) -> None:
+    """Replicas that computed the same at the same time: a reader sees one or the other, whole."""
+    stores = [ArtifactStore(tmp_path / "store") for _ in range(4)]
+    refs = [stores[0].put_bytes(b"result %d" % number) for number in range(4)]
+    stores[0].remember("key", refs[0])
+    seen: list[str | None] = []
+
+    def work(number: int) -> None:
+        for _ in range(50):
+            stores[number].remember("key", refs[number])
+            seen.append(stores[number].recall("key"))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert set(seen) <= set(refs)
+    assert len(seen) == 200
+    assert num_files(stores[0]) == 5
+
+
+def test_writers_of_one_content_store_it_once(tmp_path: Path) -> None:
+    stores = [ArtifactStore(tmp_path / "store") for _ in range(4)]
+    contents = [bytes([number]) * 50_000 for number in range(20)]
+
+    def work(store: ArtifactStore) -> list[str]:
+        return [store.put_bytes(data) for data in contents]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(work, stores))
+    assert all(refs == found[0] for refs in found)
+    assert num_files(stores[0]) == 20
+    assert [stores[1].get_bytes(ref) for ref in found[0]] == contents
+
+
+@pytest.mark.parametrize("key", ["../../escape", "/etc/passwd", "a/b", "", "\0", "ünïcödé" * 500])
+def test_key_of_any_text_stays_in_its_folder(store: ArtifactStore, key: str) -> None:
+    ref = store.put_bytes(b"x")
+    store.remember(key, ref)
+    assert store.recall(key) == ref
+    files = {path for path in store.root.parent.rglob("*") if path.is_file()}
+    assert all(store.root in path.parents for path in files)
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "sha256:../../../../etc/passwd",
+        "sha256:" + "0" * 63 + "/",
+        "sha256:" + "0" * 64 + "\n",
+        "sha256:" + "A" * 64,
+        "SHA256:" + "0" * 64,
+        " sha256:" + "0" * 64,
+        "md5:" + "0" * 64,
+    ],
+)
+def test_only_the_one_form_of_a_reference_is_taken(store: ArtifactStore, ref: str) -> None:
+    for ask in (store.get_bytes, store.get_array, store.__contains__):
+        with pytest.raises(InvalidInput, match="no artifact reference"):
+            ask(ref)
+
+
+def test_bucket_is_refused_as_a_root() -> None:
+    with pytest.raises(BadSetting, match="expected a local folder"):
+        ArtifactStore("s3://bucket/artifacts")

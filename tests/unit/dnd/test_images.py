@@ -1,10 +1,12 @@
 """Images from strangers: every kind that is accepted, every kind that is not."""
 
 import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 
 from dnd import images
 from dnd.errors import BadImage
@@ -39,6 +41,38 @@ def test_sixteen_bits_are_scaled_and_not_cut() -> None:
     values = np.array([[0, 32768, 65535]], dtype=np.uint16)
     found = decode_image(encoded(Image.fromarray(values)))
     assert [found.getpixel((x, 0))[0] for x in range(3)] == [0, 127, 255]
+
+
+def test_dark_picture_of_sixteen_bits_stays_dark() -> None:
+    found = decode_image(encoded(Image.fromarray(np.full((2, 2), 200, dtype=np.uint16))))
+    assert found.getpixel((0, 0)) == (0, 0, 0)
+
+
+def test_nothing_but_pixels_is_passed_on() -> None:
+    """A colour profile or a text in a source must not tell apart crops that look the same."""
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Title", "secretname")
+    picture = Image.new("RGB", (3, 3), "red")
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    marked = encoded(picture, pnginfo=texts, icc_profile=profile)
+    assert encode_png(decode_image(marked)) == encode_png(decode_image(encoded(picture)))
+
+
+def test_pictures_are_decoded_alike_in_many_threads() -> None:
+    """Decoding changes nothing that threads share, such as the filters of warnings."""
+    bomb, good = encoded(Image.new("1", (9000, 9000))), encoded(Image.new("RGB", (9, 9), "red"))
+
+    def decode(data: bytes) -> str:
+        try:
+            return decode_image(data).mode
+        except BadImage as error:
+            return error.message
+
+    filters = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(decode, [bomb, good] * 200))
+    assert len(found) == 2
+    assert warnings.filters == filters
 
 
 def test_first_frame_of_an_animation_counts() -> None:
