@@ -48,8 +48,11 @@ def make_app(redis_url: str) -> Celery:
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_create_missing_queues=True,
-        worker_prefetch_multiplier=1,
+        # A worker takes as many messages as it has free threads. kombu's own limit stays off: it
+        # never gives back the credit of a message whose acknowledgement failed as the broker was
+        # away, so that a worker would be connected but deaf ever after.
         worker_disable_prefetch=True,
+        worker_prefetch_multiplier=0,
         worker_eta_task_limit=100,
         worker_enable_remote_control=False,
         worker_send_task_events=False,

@@ -74,6 +74,29 @@ def test_job_completes_when_the_broker_is_flushed(
     assert max(row.dispatches for row in stack.claimables(job_id)) > 1
 
 
+def test_job_completes_when_the_broker_is_killed_while_all_threads_work(
+    stack: CoordinatorStack, client: Client, fakes: Fakes, undisturbed: Records
+) -> None:
+    gate = fakes.captioner.faults.call = Gate("CaptionImages")
+    job_id = client.create_job(SPEC).id
+
+    def tasks() -> set[str]:
+        rows = stack.rows(WorkRow, job_id=job_id, stage="caption", state="RUNNING")
+        return {row.task for row in rows}
+
+    wait_until(lambda: len(tasks()) == 2, "both threads work")
+    before = stack.log("first").count("Couldn't ack")
+    stack.kill_broker()
+    gate.open()
+    wait_until(
+        lambda: stack.log("first").count("Couldn't ack") == before + 2,
+        "both tasks have ended without the broker",
+    )
+    stack.start_broker()
+    assert finish(client, job_id).state is JobState.COMPLETED
+    assert records(client, job_id) == undisturbed
+
+
 def test_late_write_is_refused_when_a_stopped_worker_wakes_up(
     stack: CoordinatorStack, client: Client, fakes: Fakes, undisturbed: Records
 ) -> None:
