@@ -154,8 +154,14 @@ class CoordinatorStack:
         """The end of the leader's lease: it moves on as long as the dispatcher looks for work."""
         return max((row.until for row in self.rows(LeaseRow)), default=0.0)
 
-    def signal_worker(self, name: str, number: signal.Signals) -> None:
-        self.workers[name].send_signal(number)
+    def freeze_worker(self, name: str) -> None:
+        """Stops a worker, but not in the middle of a write: on SQLite all others would wait."""
+        with self.store.writing():
+            self.workers[name].send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self.workers[name].pid, os.WSTOPPED | os.WNOWAIT)
+
+    def thaw_worker(self, name: str) -> None:
+        self.workers[name].send_signal(signal.SIGCONT)
 
     @contextmanager
     def client(self, tenant: str, retry_s: float = 10.0) -> Iterator[Client]:

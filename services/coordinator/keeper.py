@@ -43,8 +43,7 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
     def start(self) -> None:
-        """Registers the process and starts the thread."""
-        self._beat()
+        """Starts the thread, which registers the process."""
         self._thread.start()
 
     def close(self) -> None:
@@ -79,6 +78,8 @@ class LeaseKeeper:
                 renew(session, table_of(stage), tickets, until)
 
     def _beat(self) -> None:
+        if not self._stages:
+            return
         with self._store.writing() as session:
             now = self._store.now(session)
             beat(session, self._replica, self._stages, self._threads, now)
@@ -86,10 +87,10 @@ class LeaseKeeper:
     def _run(self) -> None:
         """Neither a locked database nor anything else may end this thread: leases would expire."""
         wait_s = min(self._settings.renew_s, self._settings.heartbeat_s)
-        while not self._stop.wait(wait_s):
+        while not self._stop.is_set():
             try:
-                if self._stages:
-                    self._beat()
+                self._beat()
                 self.renew_all()
             except Exception:
                 log.exception("leases could not be renewed")
+            self._stop.wait(wait_s)

@@ -7,7 +7,6 @@ attempt of any item burnt: nothing of what goes wrong here is an item's own faul
 from __future__ import annotations
 
 import random
-import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -59,7 +58,7 @@ class Chaos:
         faults = [
             self.kill_worker,
             self.kill_worker,
-            self.stop_worker,
+            self.freeze_worker,
             self.flush_broker,
             self.flush_broker,
             self.kill_broker,
@@ -76,12 +75,12 @@ class Chaos:
         self.pause()
         self.stack.start_workers(name, threads=1)
 
-    def stop_worker(self) -> None:
+    def freeze_worker(self) -> None:
         """Longer than its leases last."""
         name = self.rng.choice(WORKERS)
-        self.stack.signal_worker(name, signal.SIGSTOP)
+        self.stack.freeze_worker(name)
         time.sleep(4)
-        self.stack.signal_worker(name, signal.SIGCONT)
+        self.stack.thaw_worker(name)
 
     def flush_broker(self) -> None:
         self.stack.redis.flushall()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Any
 
 from coordinator_stack import SPEC, CoordinatorStack, Gate, finish, records, wait_until
@@ -108,11 +107,11 @@ def test_late_write_is_refused_when_a_stopped_worker_wakes_up(
     held = wait_until(
         lambda: stack.rows(WorkRow, job_id=job_id, stage="caption", state="RUNNING"), "work runs"
     )
-    stack.signal_worker("sleeper", signal.SIGSTOP)
+    stack.freeze_worker("sleeper")
     gate.open()
     stack.start_workers("first")
     assert finish(client, job_id).state is JobState.COMPLETED
-    stack.signal_worker("sleeper", signal.SIGCONT)
+    stack.thaw_worker("sleeper")
     wait_until(lambda: "came too late" in stack.log("sleeper"), "the late write is refused")
     assert records(client, job_id) == undisturbed
     now = {row.id: row for row in stack.rows(WorkRow, job_id=job_id, stage="caption")}
