@@ -46,7 +46,7 @@ from dnd.types import (
 # What one call carries, so that it ends well within its deadline on the slowest profile.
 CAPTIONS_PER_CALL = 128
 DRAWINGS_PER_CALL = 40
-PROPOSALS_PER_CALL = 16
+PROPOSALS_PER_CALL = 8
 SETS_PER_CALL = 32
 UNITS_PER_CALL = 64
 

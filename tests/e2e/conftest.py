@@ -56,7 +56,7 @@ def stack(
         config,
         probes=str(write_probes(folder, probe_folder)),
         services={
-            name: {**settings, "max_batch": max_batch or settings["max_batch"]}
+            name: {**settings, "threads": 1, "max_batch": max_batch or settings["max_batch"]}
             for name, settings in config.services.items()
         },
         workers={stage: {"threads": worker_threads} for stage in config.workers},

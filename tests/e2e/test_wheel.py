@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from e2e.conftest import write_probes
 
+pytestmark = pytest.mark.timeout(900)
+
 ROOT = Path(__file__).parents[2]
 
 
