@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import redis
 from sqlalchemy import select
 
@@ -229,15 +230,20 @@ class CoordinatorStack:
 
 @contextmanager
 def start_stack(folder: Path, fakes: Fakes, **settings: object) -> Iterator[CoordinatorStack]:
-    """A broker and a coordinator on loopback; workers are started by the test."""
+    """A broker and a coordinator on loopback; workers are started by the test.
+
+    All of them end with the block, also when a test fails or the tests are ended with SIGTERM.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     stack = CoordinatorStack(folder, fakes, SETTINGS | settings)
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated"))
     try:
         stack.start_broker()
         stack.start_coordinator()
         yield stack
     finally:
         stack.close()
+        signal.signal(signal.SIGTERM, before)
 
 
 def wait_until(look: Callable[[], T | None], what: str, timeout_s: float = START_S) -> T:

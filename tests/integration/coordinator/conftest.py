@@ -6,7 +6,6 @@ Tenants share no drawings, so every test draws for itself and compares its recor
 
 from __future__ import annotations
 
-import signal
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -18,14 +17,6 @@ from dnd.artifacts import ArtifactStore
 from dnd.client import Client
 from dnd.jobs import JobState
 from dnd.testing import Fakes, start_fakes
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _end_processes_when_terminated() -> Iterator[None]:
-    """SIGTERM ends the tests as Ctrl-C does: fixtures end what they have started."""
-    before = signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated"))
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")
