@@ -53,6 +53,7 @@ async def measure_sets(
     async def measure(one: activations_pb2.ImageSet) -> OrError[Measurement]:
         names = [measurement_key(network, layer, one, pooling, show_at) for layer in layers]
         if one.key and (known := await asyncio.to_thread(_recall, store, names)):
+            passes.count_known(len(one.images))
             return Measurement(one.key, known)
         pictures: list[np.ndarray] = []
         for number, picture in enumerate(await prepare_images(one.images, store, prepare)):

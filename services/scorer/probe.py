@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,22 +102,25 @@ class ProbeEmbeddings:
         log.info("embedding %d probe images", len(chosen))
         with self._store.drafts() as folder:
             path = folder / "embeddings.npy"
-            rows: np.memmap[Any, Any] | None = None
-            for start in range(0, len(chosen), STREAM_IMAGES):
-                refs = manifest.refs(chosen[start : start + STREAM_IMAGES])
-                vectors = await self._embedder.embed_images(
-                    images(refs), 0, context=RequestContext(), timeout_s=None, keep=False
-                )
-                for place, vector in enumerate(vectors, start):
-                    if isinstance(vector, DndError):
-                        raise vector
-                    if rows is None:
-                        shape = (len(chosen), len(vector))
-                        rows = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-                    rows[place] = vector
-            assert rows is not None
-            rows.flush()
-            del rows
+            # Written and not memory-mapped: a full disk is then an error, and not a signal.
+            with path.open("wb") as file:
+                for start in range(0, len(chosen), STREAM_IMAGES):
+                    refs = manifest.refs(chosen[start : start + STREAM_IMAGES])
+                    vectors = await self._embedder.embed_images(
+                        images(refs), 0, context=RequestContext(), timeout_s=None, keep=False
+                    )
+                    for vector in vectors:
+                        if isinstance(vector, DndError):
+                            raise vector
+                    rows = np.stack(cast("list[Array]", vectors)).astype(np.float32)
+                    if not start:
+                        header = {
+                            "descr": np.lib.format.dtype_to_descr(rows.dtype),
+                            "fortran_order": False,
+                            "shape": (len(chosen), rows.shape[1]),
+                        }
+                        np.lib.format.write_array_header_1_0(file, header)
+                    file.write(rows.data)
             ref = await asyncio.to_thread(self._store.put_file, path)
         await asyncio.to_thread(self._store.remember, key, ref)
         return ref

@@ -166,9 +166,10 @@ EXEMPLARS = replace(DEFAULT.exemplars, size=64, max_crops=2)
 class Service:
     """A running activations service and a stub for it, with what a caller of it would write."""
 
-    def __init__(self, channel: grpc.aio.Channel, store: ArtifactStore) -> None:
+    def __init__(self, channel: grpc.aio.Channel, store: ArtifactStore, metrics: Metrics) -> None:
         self.stub = activations_pb2_grpc.ActivationsServiceStub(channel)
         self.store = store
+        self.metrics = metrics
 
     def put(self, data: bytes) -> types_pb2.Image:
         return types_pb2.Image(ref=self.store.put_bytes(data))
@@ -266,7 +267,7 @@ async def start_service(folder: Path, offered: Path, **settings: Any) -> AsyncIt
     )
     metrics = Metrics()
     async with serve(build(chosen, metrics), metrics) as channel:
-        yield Service(channel, ArtifactStore(folder / "store"))
+        yield Service(channel, ArtifactStore(folder / "store"), metrics)
 
 
 @pytest_asyncio.fixture

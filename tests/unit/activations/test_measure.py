@@ -69,6 +69,7 @@ async def test_set_is_measured_once_and_found_again_after_a_restart(
         )
     async with start_service(tmp_path, offered) as service:
         assert await service.measure("tiny", LAYERS, [one]) == first
+        assert service.metrics.registry.get_sample_value("dnd_cached_items_total") == 10
     assert sum(measured) == 10
 
 
