@@ -12,6 +12,9 @@ from dnd.profiles import STARTER
 
 # Of activations, in parts of the largest exemplar's: what float32 sums in another order differ by.
 TOLERANCE = 1e-4
+# The same of a drawing that came out as another file: somewhere a colour was rounded to the next
+# of 256 levels.
+REDRAWN = 2e-3
 # A near-tie in one of the three scores moves two candidates by a rank each: 2/3 in their mean.
 ONE_RANK = 2 / 3 + 1e-9
 
@@ -69,22 +72,25 @@ def test_other_batch_sizes_change_no_more_than_rounding(
     """Other shapes of matrix products round otherwise; a label may flip only where it is close."""
     with stack(tmp_path / "home", probe_folder, max_batch=5) as home:
         _, others = label(home)
-    flips = 0
+    flips = redrawn = 0
     for key, record in undisturbed[1].items():
         other = others[key]
         assert [c["text"] for c in other["candidates"]] == [c["text"] for c in record["candidates"]]
         scale = max(e["activation"] for e in record["exemplars"])
         for one, two in zip(record["candidates"], other["candidates"], strict=True):
-            np.testing.assert_allclose(
-                two["activations"], one["activations"], rtol=0, atol=TOLERANCE * scale
-            )
+            same = np.equal(one["images"], two["images"])
+            redrawn += np.sum(~same)
+            difference = np.abs(np.subtract(one["activations"], two["activations"])) / scale
+            assert np.all(difference <= np.where(same, TOLERANCE, REDRAWN))
         for one in (record, other):
             assert_ranks_follow_from_activations(one)
         if record["labels"][0]["text"] != other["labels"][0]["text"]:
             flips += 1
             scores = sorted(c["score"] for c in record["candidates"])
             assert scores[1] - scores[0] <= ONE_RANK, "a label flipped that was not close"
-    print(f"{flips} of {len(others)} labels flipped")
+    print(
+        f"{flips} of {len(others)} labels flipped; {redrawn} drawings differ in a pixel's rounding"
+    )
 
 
 def assert_ranks_follow_from_activations(record: dict[str, Any]) -> None:
