@@ -177,7 +177,7 @@ STARTER = Profile(
     index=IndexSettings(shard_images=250),
     exemplars=ExemplarSettings(max_crops=2, size=256),
     propose=ProposeSettings(max_candidates=6),
-    synthesis=SynthesisSettings(num_steps=10, guidance=2.5, size=64),
+    synthesis=SynthesisSettings(num_steps=10, guidance=3.0, size=64),
 )
 
 PROFILES: dict[str, Profile] = {p.name: p for p in (PAPER, DEFAULT, STARTER)}
