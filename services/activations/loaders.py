@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from dnd.errors import DndError, InvalidInput, ModelMissing, UnknownName, UnsafeModelFile
-from dnd_services.activations.hf_models import load_hf
 from dnd_services.activations.registry import Spec
 from dnd_services.activations.targets import Preprocessing, Target
 
@@ -34,6 +33,14 @@ def load_target(spec: Spec) -> Target:
         InvalidInput: What came back is no network with its preprocessing.
     """
     return LOADERS[spec.scheme](spec.location)
+
+
+def load_hf(location: str) -> Target:
+    """`owner/name@revision` or a folder: an image model of transformers."""
+    # Importing transformers takes seconds, which only its own models are worth.
+    from dnd_services.activations.hf_models import load_hf as load
+
+    return load(location)
 
 
 def load_python(location: str) -> Target:
