@@ -36,5 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _leave(number: int, frame: Any) -> None:
-    """SIGTERM ends a command as an exception does, so that it stops what it has started."""
+    """SIGTERM ends a command as an exception does, so that it stops what it has started.
+
+    A second one, as a supervisor and its process group may send it, does not cut that short.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(128 + number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -161,4 +162,17 @@ def private_stack(
             with Client(target or f"file:{place.endpoints('coordinator')}") as client:
                 yield Session(client, place, private=True, config=config)
         finally:
-            stop(place, PRIVATE_STOP_S)
+            with _uninterrupted():
+                stop(place, PRIVATE_STOP_S)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Neither a second Ctrl-C nor a second SIGTERM keeps what was started from being stopped."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(one, signal.SIG_IGN) for one in signals]
+    try:
+        yield
+    finally:
+        for one, handler in zip(signals, before, strict=True):
+            signal.signal(one, handler)

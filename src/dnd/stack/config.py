@@ -77,7 +77,7 @@ services:
     device: cpu
     dtype: float32
     threads: {threads}
-    max_batch: 16
+    max_batch: 10
     fixed_batch: true
   synthesizer:
     model: pack:starter/synthesizer
