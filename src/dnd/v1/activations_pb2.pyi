@@ -39,7 +39,6 @@ class CropFit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CROP_FIT_UNSPECIFIED: _ClassVar[CropFit]
     CROP_FIT_SQUASH: _ClassVar[CropFit]
     CROP_FIT_PAD: _ClassVar[CropFit]
-
 LAYER_KIND_UNSPECIFIED: LayerKind
 LAYER_KIND_CONV: LayerKind
 LAYER_KIND_LINEAR: LayerKind
@@ -62,9 +61,7 @@ class ListModelsRequest(_message.Message):
     __slots__ = ("context",)
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
-    def __init__(
-        self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
     __slots__ = ("models", "probes")
@@ -72,9 +69,7 @@ class ListModelsResponse(_message.Message):
     PROBES_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedScalarFieldContainer[str]
     probes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self, models: _Optional[_Iterable[str]] = ..., probes: _Optional[_Iterable[str]] = ...
-    ) -> None: ...
+    def __init__(self, models: _Optional[_Iterable[str]] = ..., probes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListLayersRequest(_message.Message):
     __slots__ = ("context", "model")
@@ -82,11 +77,7 @@ class ListLayersRequest(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
     model: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        model: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class ListLayersResponse(_message.Message):
     __slots__ = ("layers", "model_digest")
@@ -94,11 +85,7 @@ class ListLayersResponse(_message.Message):
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     layers: _containers.RepeatedCompositeFieldContainer[LayerInfo]
     model_digest: str
-    def __init__(
-        self,
-        layers: _Optional[_Iterable[_Union[LayerInfo, _Mapping]]] = ...,
-        model_digest: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, layers: _Optional[_Iterable[_Union[LayerInfo, _Mapping]]] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class LayerInfo(_message.Message):
     __slots__ = ("path", "module", "kind", "num_units", "output_shape", "unit_names")
@@ -114,15 +101,7 @@ class LayerInfo(_message.Message):
     num_units: int
     output_shape: _containers.RepeatedScalarFieldContainer[int]
     unit_names: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        path: _Optional[str] = ...,
-        module: _Optional[str] = ...,
-        kind: _Optional[_Union[LayerKind, str]] = ...,
-        num_units: _Optional[int] = ...,
-        output_shape: _Optional[_Iterable[int]] = ...,
-        unit_names: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, path: _Optional[str] = ..., module: _Optional[str] = ..., kind: _Optional[_Union[LayerKind, str]] = ..., num_units: _Optional[int] = ..., output_shape: _Optional[_Iterable[int]] = ..., unit_names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetProbeSetRequest(_message.Message):
     __slots__ = ("context", "probe", "judge_fraction")
@@ -132,12 +111,7 @@ class GetProbeSetRequest(_message.Message):
     context: _types_pb2.RequestContext
     probe: str
     judge_fraction: float
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        probe: _Optional[str] = ...,
-        judge_fraction: _Optional[float] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., probe: _Optional[str] = ..., judge_fraction: _Optional[float] = ...) -> None: ...
 
 class GetProbeSetResponse(_message.Message):
     __slots__ = ("manifest_ref", "num_images", "num_select", "num_skipped", "skipped_reasons")
@@ -151,14 +125,7 @@ class GetProbeSetResponse(_message.Message):
     num_select: int
     num_skipped: int
     skipped_reasons: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        manifest_ref: _Optional[str] = ...,
-        num_images: _Optional[int] = ...,
-        num_select: _Optional[int] = ...,
-        num_skipped: _Optional[int] = ...,
-        skipped_reasons: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, manifest_ref: _Optional[str] = ..., num_images: _Optional[int] = ..., num_select: _Optional[int] = ..., num_skipped: _Optional[int] = ..., skipped_reasons: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class IndexSettings(_message.Message):
     __slots__ = ("pooling", "top_k", "num_sample", "judge_fraction", "keep_matrix")
@@ -172,26 +139,10 @@ class IndexSettings(_message.Message):
     num_sample: int
     judge_fraction: float
     keep_matrix: bool
-    def __init__(
-        self,
-        pooling: _Optional[_Union[Pooling, str]] = ...,
-        top_k: _Optional[int] = ...,
-        num_sample: _Optional[int] = ...,
-        judge_fraction: _Optional[float] = ...,
-        keep_matrix: _Optional[bool] = ...,
-    ) -> None: ...
+    def __init__(self, pooling: _Optional[_Union[Pooling, str]] = ..., top_k: _Optional[int] = ..., num_sample: _Optional[int] = ..., judge_fraction: _Optional[float] = ..., keep_matrix: _Optional[bool] = ...) -> None: ...
 
 class IndexShardRequest(_message.Message):
-    __slots__ = (
-        "context",
-        "model",
-        "layers",
-        "manifest_ref",
-        "first_image",
-        "num_images",
-        "settings",
-        "model_digest",
-    )
+    __slots__ = ("context", "model", "layers", "manifest_ref", "first_image", "num_images", "settings", "model_digest")
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
@@ -208,17 +159,7 @@ class IndexShardRequest(_message.Message):
     num_images: int
     settings: IndexSettings
     model_digest: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        model: _Optional[str] = ...,
-        layers: _Optional[_Iterable[str]] = ...,
-        manifest_ref: _Optional[str] = ...,
-        first_image: _Optional[int] = ...,
-        num_images: _Optional[int] = ...,
-        settings: _Optional[_Union[IndexSettings, _Mapping]] = ...,
-        model_digest: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., model: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ..., manifest_ref: _Optional[str] = ..., first_image: _Optional[int] = ..., num_images: _Optional[int] = ..., settings: _Optional[_Union[IndexSettings, _Mapping]] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class IndexShardResponse(_message.Message):
     __slots__ = ("shard_ref",)
@@ -232,19 +173,13 @@ class MergeShardsRequest(_message.Message):
     SHARD_REFS_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
     shard_refs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        shard_refs: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., shard_refs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class MergeShardsResponse(_message.Message):
     __slots__ = ("layers",)
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     layers: _containers.RepeatedCompositeFieldContainer[LayerIndex]
-    def __init__(
-        self, layers: _Optional[_Iterable[_Union[LayerIndex, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, layers: _Optional[_Iterable[_Union[LayerIndex, _Mapping]]] = ...) -> None: ...
 
 class LayerIndex(_message.Message):
     __slots__ = ("layer", "index_ref", "activities")
@@ -254,28 +189,10 @@ class LayerIndex(_message.Message):
     layer: str
     index_ref: str
     activities: _containers.RepeatedScalarFieldContainer[_types_pb2.UnitActivity]
-    def __init__(
-        self,
-        layer: _Optional[str] = ...,
-        index_ref: _Optional[str] = ...,
-        activities: _Optional[_Iterable[_Union[_types_pb2.UnitActivity, str]]] = ...,
-    ) -> None: ...
+    def __init__(self, layer: _Optional[str] = ..., index_ref: _Optional[str] = ..., activities: _Optional[_Iterable[_Union[_types_pb2.UnitActivity, str]]] = ...) -> None: ...
 
 class ExemplarSettings(_message.Message):
-    __slots__ = (
-        "num_images",
-        "max_crops",
-        "num_exemplars",
-        "max_per_source",
-        "size",
-        "max_iou",
-        "max_image_iou",
-        "map_scaling",
-        "box_geometry",
-        "fit",
-        "token_maps",
-        "num_per_decile",
-    )
+    __slots__ = ("num_images", "max_crops", "num_exemplars", "max_per_source", "size", "max_iou", "max_image_iou", "map_scaling", "box_geometry", "fit", "token_maps", "num_per_decile")
     NUM_IMAGES_FIELD_NUMBER: _ClassVar[int]
     MAX_CROPS_FIELD_NUMBER: _ClassVar[int]
     NUM_EXEMPLARS_FIELD_NUMBER: _ClassVar[int]
@@ -300,21 +217,7 @@ class ExemplarSettings(_message.Message):
     fit: CropFit
     token_maps: bool
     num_per_decile: int
-    def __init__(
-        self,
-        num_images: _Optional[int] = ...,
-        max_crops: _Optional[int] = ...,
-        num_exemplars: _Optional[int] = ...,
-        max_per_source: _Optional[int] = ...,
-        size: _Optional[int] = ...,
-        max_iou: _Optional[float] = ...,
-        max_image_iou: _Optional[float] = ...,
-        map_scaling: _Optional[_Union[MapScaling, str]] = ...,
-        box_geometry: _Optional[_Union[BoxGeometry, str]] = ...,
-        fit: _Optional[_Union[CropFit, str]] = ...,
-        token_maps: _Optional[bool] = ...,
-        num_per_decile: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, num_images: _Optional[int] = ..., max_crops: _Optional[int] = ..., num_exemplars: _Optional[int] = ..., max_per_source: _Optional[int] = ..., size: _Optional[int] = ..., max_iou: _Optional[float] = ..., max_image_iou: _Optional[float] = ..., map_scaling: _Optional[_Union[MapScaling, str]] = ..., box_geometry: _Optional[_Union[BoxGeometry, str]] = ..., fit: _Optional[_Union[CropFit, str]] = ..., token_maps: _Optional[bool] = ..., num_per_decile: _Optional[int] = ...) -> None: ...
 
 class SelectExemplarsRequest(_message.Message):
     __slots__ = ("context", "model", "index_ref", "units", "settings", "model_digest")
@@ -330,23 +233,13 @@ class SelectExemplarsRequest(_message.Message):
     units: _containers.RepeatedScalarFieldContainer[int]
     settings: ExemplarSettings
     model_digest: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        model: _Optional[str] = ...,
-        index_ref: _Optional[str] = ...,
-        units: _Optional[_Iterable[int]] = ...,
-        settings: _Optional[_Union[ExemplarSettings, _Mapping]] = ...,
-        model_digest: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., model: _Optional[str] = ..., index_ref: _Optional[str] = ..., units: _Optional[_Iterable[int]] = ..., settings: _Optional[_Union[ExemplarSettings, _Mapping]] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class SelectExemplarsResponse(_message.Message):
     __slots__ = ("units",)
     UNITS_FIELD_NUMBER: _ClassVar[int]
     units: _containers.RepeatedCompositeFieldContainer[UnitExemplars]
-    def __init__(
-        self, units: _Optional[_Iterable[_Union[UnitExemplars, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, units: _Optional[_Iterable[_Union[UnitExemplars, _Mapping]]] = ...) -> None: ...
 
 class UnitExemplars(_message.Message):
     __slots__ = ("unit", "exemplars", "deciles", "activity", "activations_ref", "error")
@@ -362,15 +255,7 @@ class UnitExemplars(_message.Message):
     activity: _types_pb2.UnitActivity
     activations_ref: str
     error: _types_pb2.ItemError
-    def __init__(
-        self,
-        unit: _Optional[int] = ...,
-        exemplars: _Optional[_Iterable[_Union[Exemplar, _Mapping]]] = ...,
-        deciles: _Optional[_Iterable[_Union[DecileImage, _Mapping]]] = ...,
-        activity: _Optional[_Union[_types_pb2.UnitActivity, str]] = ...,
-        activations_ref: _Optional[str] = ...,
-        error: _Optional[_Union[_types_pb2.ItemError, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, unit: _Optional[int] = ..., exemplars: _Optional[_Iterable[_Union[Exemplar, _Mapping]]] = ..., deciles: _Optional[_Iterable[_Union[DecileImage, _Mapping]]] = ..., activity: _Optional[_Union[_types_pb2.UnitActivity, str]] = ..., activations_ref: _Optional[str] = ..., error: _Optional[_Union[_types_pb2.ItemError, _Mapping]] = ...) -> None: ...
 
 class Exemplar(_message.Message):
     __slots__ = ("image", "source", "box", "activation")
@@ -382,13 +267,7 @@ class Exemplar(_message.Message):
     source: _types_pb2.Image
     box: _types_pb2.Box
     activation: float
-    def __init__(
-        self,
-        image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ...,
-        source: _Optional[_Union[_types_pb2.Image, _Mapping]] = ...,
-        box: _Optional[_Union[_types_pb2.Box, _Mapping]] = ...,
-        activation: _Optional[float] = ...,
-    ) -> None: ...
+    def __init__(self, image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., source: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., box: _Optional[_Union[_types_pb2.Box, _Mapping]] = ..., activation: _Optional[float] = ...) -> None: ...
 
 class DecileImage(_message.Message):
     __slots__ = ("image", "decile", "activation")
@@ -398,12 +277,7 @@ class DecileImage(_message.Message):
     image: _types_pb2.Image
     decile: int
     activation: float
-    def __init__(
-        self,
-        image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ...,
-        decile: _Optional[int] = ...,
-        activation: _Optional[float] = ...,
-    ) -> None: ...
+    def __init__(self, image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., decile: _Optional[int] = ..., activation: _Optional[float] = ...) -> None: ...
 
 class ImageSet(_message.Message):
     __slots__ = ("key", "images")
@@ -411,11 +285,7 @@ class ImageSet(_message.Message):
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     key: str
     images: _containers.RepeatedCompositeFieldContainer[_types_pb2.Image]
-    def __init__(
-        self,
-        key: _Optional[str] = ...,
-        images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ...,
-    ) -> None: ...
+    def __init__(self, key: _Optional[str] = ..., images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ...) -> None: ...
 
 class MeasureImagesRequest(_message.Message):
     __slots__ = ("context", "model", "layers", "sets", "pooling", "show_at", "model_digest")
@@ -433,24 +303,13 @@ class MeasureImagesRequest(_message.Message):
     pooling: Pooling
     show_at: int
     model_digest: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        model: _Optional[str] = ...,
-        layers: _Optional[_Iterable[str]] = ...,
-        sets: _Optional[_Iterable[_Union[ImageSet, _Mapping]]] = ...,
-        pooling: _Optional[_Union[Pooling, str]] = ...,
-        show_at: _Optional[int] = ...,
-        model_digest: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., model: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ..., sets: _Optional[_Iterable[_Union[ImageSet, _Mapping]]] = ..., pooling: _Optional[_Union[Pooling, str]] = ..., show_at: _Optional[int] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class MeasureImagesResponse(_message.Message):
     __slots__ = ("measurements",)
     MEASUREMENTS_FIELD_NUMBER: _ClassVar[int]
     measurements: _containers.RepeatedCompositeFieldContainer[Measurement]
-    def __init__(
-        self, measurements: _Optional[_Iterable[_Union[Measurement, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, measurements: _Optional[_Iterable[_Union[Measurement, _Mapping]]] = ...) -> None: ...
 
 class Measurement(_message.Message):
     __slots__ = ("key", "activations_refs", "error")
@@ -460,9 +319,4 @@ class Measurement(_message.Message):
     key: str
     activations_refs: _containers.RepeatedScalarFieldContainer[str]
     error: _types_pb2.ItemError
-    def __init__(
-        self,
-        key: _Optional[str] = ...,
-        activations_refs: _Optional[_Iterable[str]] = ...,
-        error: _Optional[_Union[_types_pb2.ItemError, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, key: _Optional[str] = ..., activations_refs: _Optional[_Iterable[str]] = ..., error: _Optional[_Union[_types_pb2.ItemError, _Mapping]] = ...) -> None: ...

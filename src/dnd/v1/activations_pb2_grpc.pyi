@@ -19,6 +19,7 @@ else:
 _T = _typing.TypeVar("_T")
 
 class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
+
 class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
@@ -30,65 +31,37 @@ class ActivationsServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ActivationsServiceAsyncStub: ...
-    ListModels: _grpc.UnaryUnaryMultiCallable[
-        _activations_pb2.ListModelsRequest, _activations_pb2.ListModelsResponse
-    ]
+    ListModels: _grpc.UnaryUnaryMultiCallable[_activations_pb2.ListModelsRequest, _activations_pb2.ListModelsResponse]
     """Names what the operator's models.yaml and probes.yaml offer."""
-    ListLayers: _grpc.UnaryUnaryMultiCallable[
-        _activations_pb2.ListLayersRequest, _activations_pb2.ListLayersResponse
-    ]
+    ListLayers: _grpc.UnaryUnaryMultiCallable[_activations_pb2.ListLayersRequest, _activations_pb2.ListLayersResponse]
     """The layers of a model that can be labelled, in module order."""
-    GetProbeSet: _grpc.UnaryUnaryMultiCallable[
-        _activations_pb2.GetProbeSetRequest, _activations_pb2.GetProbeSetResponse
-    ]
+    GetProbeSet: _grpc.UnaryUnaryMultiCallable[_activations_pb2.GetProbeSetRequest, _activations_pb2.GetProbeSetResponse]
     """Reads and freezes a probe set: its images, their split, its digest."""
-    IndexShard: _grpc.UnaryUnaryMultiCallable[
-        _activations_pb2.IndexShardRequest, _activations_pb2.IndexShardResponse
-    ]
+    IndexShard: _grpc.UnaryUnaryMultiCallable[_activations_pb2.IndexShardRequest, _activations_pb2.IndexShardResponse]
     """One streaming pass over one shard of a probe set with hooks on all requested layers."""
-    MergeShards: _grpc.UnaryUnaryMultiCallable[
-        _activations_pb2.MergeShardsRequest, _activations_pb2.MergeShardsResponse
-    ]
+    MergeShards: _grpc.UnaryUnaryMultiCallable[_activations_pb2.MergeShardsRequest, _activations_pb2.MergeShardsResponse]
     """Merges all shards of a probe set into one index per layer. Associative: the order does not matter."""
-    SelectExemplars: _grpc.UnaryUnaryMultiCallable[
-        _activations_pb2.SelectExemplarsRequest, _activations_pb2.SelectExemplarsResponse
-    ]
+    SelectExemplars: _grpc.UnaryUnaryMultiCallable[_activations_pb2.SelectExemplarsRequest, _activations_pb2.SelectExemplarsResponse]
     """DnD step 1: the images and crops that excite each unit most, in order of activation."""
-    MeasureImages: _grpc.UnaryUnaryMultiCallable[
-        _activations_pb2.MeasureImagesRequest, _activations_pb2.MeasureImagesResponse
-    ]
+    MeasureImages: _grpc.UnaryUnaryMultiCallable[_activations_pb2.MeasureImagesRequest, _activations_pb2.MeasureImagesResponse]
     """DnD step 3: the activations of the layers' units on sets of images."""
 
 @_typing.type_check_only
 class ActivationsServiceAsyncStub(ActivationsServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
-    ListModels: _aio.UnaryUnaryMultiCallable[
-        _activations_pb2.ListModelsRequest, _activations_pb2.ListModelsResponse
-    ]  # type: ignore[assignment]
+    ListModels: _aio.UnaryUnaryMultiCallable[_activations_pb2.ListModelsRequest, _activations_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Names what the operator's models.yaml and probes.yaml offer."""
-    ListLayers: _aio.UnaryUnaryMultiCallable[
-        _activations_pb2.ListLayersRequest, _activations_pb2.ListLayersResponse
-    ]  # type: ignore[assignment]
+    ListLayers: _aio.UnaryUnaryMultiCallable[_activations_pb2.ListLayersRequest, _activations_pb2.ListLayersResponse]  # type: ignore[assignment]
     """The layers of a model that can be labelled, in module order."""
-    GetProbeSet: _aio.UnaryUnaryMultiCallable[
-        _activations_pb2.GetProbeSetRequest, _activations_pb2.GetProbeSetResponse
-    ]  # type: ignore[assignment]
+    GetProbeSet: _aio.UnaryUnaryMultiCallable[_activations_pb2.GetProbeSetRequest, _activations_pb2.GetProbeSetResponse]  # type: ignore[assignment]
     """Reads and freezes a probe set: its images, their split, its digest."""
-    IndexShard: _aio.UnaryUnaryMultiCallable[
-        _activations_pb2.IndexShardRequest, _activations_pb2.IndexShardResponse
-    ]  # type: ignore[assignment]
+    IndexShard: _aio.UnaryUnaryMultiCallable[_activations_pb2.IndexShardRequest, _activations_pb2.IndexShardResponse]  # type: ignore[assignment]
     """One streaming pass over one shard of a probe set with hooks on all requested layers."""
-    MergeShards: _aio.UnaryUnaryMultiCallable[
-        _activations_pb2.MergeShardsRequest, _activations_pb2.MergeShardsResponse
-    ]  # type: ignore[assignment]
+    MergeShards: _aio.UnaryUnaryMultiCallable[_activations_pb2.MergeShardsRequest, _activations_pb2.MergeShardsResponse]  # type: ignore[assignment]
     """Merges all shards of a probe set into one index per layer. Associative: the order does not matter."""
-    SelectExemplars: _aio.UnaryUnaryMultiCallable[
-        _activations_pb2.SelectExemplarsRequest, _activations_pb2.SelectExemplarsResponse
-    ]  # type: ignore[assignment]
+    SelectExemplars: _aio.UnaryUnaryMultiCallable[_activations_pb2.SelectExemplarsRequest, _activations_pb2.SelectExemplarsResponse]  # type: ignore[assignment]
     """DnD step 1: the images and crops that excite each unit most, in order of activation."""
-    MeasureImages: _aio.UnaryUnaryMultiCallable[
-        _activations_pb2.MeasureImagesRequest, _activations_pb2.MeasureImagesResponse
-    ]  # type: ignore[assignment]
+    MeasureImages: _aio.UnaryUnaryMultiCallable[_activations_pb2.MeasureImagesRequest, _activations_pb2.MeasureImagesResponse]  # type: ignore[assignment]
     """DnD step 3: the activations of the layers' units on sets of images."""
 
 class ActivationsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -97,9 +70,7 @@ class ActivationsServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _activations_pb2.ListModelsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _activations_pb2.ListModelsResponse, _abc.Awaitable[_activations_pb2.ListModelsResponse]
-    ]:
+    ) -> _typing.Union[_activations_pb2.ListModelsResponse, _abc.Awaitable[_activations_pb2.ListModelsResponse]]:
         """Names what the operator's models.yaml and probes.yaml offer."""
 
     @_abc_1.abstractmethod
@@ -107,9 +78,7 @@ class ActivationsServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _activations_pb2.ListLayersRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _activations_pb2.ListLayersResponse, _abc.Awaitable[_activations_pb2.ListLayersResponse]
-    ]:
+    ) -> _typing.Union[_activations_pb2.ListLayersResponse, _abc.Awaitable[_activations_pb2.ListLayersResponse]]:
         """The layers of a model that can be labelled, in module order."""
 
     @_abc_1.abstractmethod
@@ -117,9 +86,7 @@ class ActivationsServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _activations_pb2.GetProbeSetRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _activations_pb2.GetProbeSetResponse, _abc.Awaitable[_activations_pb2.GetProbeSetResponse]
-    ]:
+    ) -> _typing.Union[_activations_pb2.GetProbeSetResponse, _abc.Awaitable[_activations_pb2.GetProbeSetResponse]]:
         """Reads and freezes a probe set: its images, their split, its digest."""
 
     @_abc_1.abstractmethod
@@ -127,9 +94,7 @@ class ActivationsServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _activations_pb2.IndexShardRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _activations_pb2.IndexShardResponse, _abc.Awaitable[_activations_pb2.IndexShardResponse]
-    ]:
+    ) -> _typing.Union[_activations_pb2.IndexShardResponse, _abc.Awaitable[_activations_pb2.IndexShardResponse]]:
         """One streaming pass over one shard of a probe set with hooks on all requested layers."""
 
     @_abc_1.abstractmethod
@@ -137,9 +102,7 @@ class ActivationsServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _activations_pb2.MergeShardsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _activations_pb2.MergeShardsResponse, _abc.Awaitable[_activations_pb2.MergeShardsResponse]
-    ]:
+    ) -> _typing.Union[_activations_pb2.MergeShardsResponse, _abc.Awaitable[_activations_pb2.MergeShardsResponse]]:
         """Merges all shards of a probe set into one index per layer. Associative: the order does not matter."""
 
     @_abc_1.abstractmethod
@@ -147,10 +110,7 @@ class ActivationsServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _activations_pb2.SelectExemplarsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _activations_pb2.SelectExemplarsResponse,
-        _abc.Awaitable[_activations_pb2.SelectExemplarsResponse],
-    ]:
+    ) -> _typing.Union[_activations_pb2.SelectExemplarsResponse, _abc.Awaitable[_activations_pb2.SelectExemplarsResponse]]:
         """DnD step 1: the images and crops that excite each unit most, in order of activation."""
 
     @_abc_1.abstractmethod
@@ -158,12 +118,7 @@ class ActivationsServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _activations_pb2.MeasureImagesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _activations_pb2.MeasureImagesResponse,
-        _abc.Awaitable[_activations_pb2.MeasureImagesResponse],
-    ]:
+    ) -> _typing.Union[_activations_pb2.MeasureImagesResponse, _abc.Awaitable[_activations_pb2.MeasureImagesResponse]]:
         """DnD step 3: the activations of the layers' units on sets of images."""
 
-def add_ActivationsServiceServicer_to_server(
-    servicer: ActivationsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]
-) -> None: ...
+def add_ActivationsServiceServicer_to_server(servicer: ActivationsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,15 +4,18 @@
 # source: dnd/v1/captioner.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "dnd/v1/captioner.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'dnd/v1/captioner.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -22,27 +25,25 @@ _sym_db = _symbol_database.Default()
 from dnd.v1 import types_pb2 as dnd_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x16\x64nd/v1/captioner.proto\x12\x06\x64nd.v1\x1a\x12\x64nd/v1/types.proto"C\n\x18GetCaptionerModelRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext"=\n\x19GetCaptionerModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.dnd.v1.ModelInfo"P\n\x0f\x43\x61ptionSettings\x12\x16\n\x0emax_new_tokens\x18\x01 \x01(\x05\x12\x12\n\nmin_length\x18\x02 \x01(\x05\x12\x11\n\tnum_beams\x18\x03 \x01(\x05"\x9f\x01\n\x14\x43\x61ptionImagesRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x1d\n\x06images\x18\x02 \x03(\x0b\x32\r.dnd.v1.Image\x12)\n\x08settings\x18\x03 \x01(\x0b\x32\x17.dnd.v1.CaptionSettings\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t":\n\x15\x43\x61ptionImagesResponse\x12!\n\x08\x63\x61ptions\x18\x01 \x03(\x0b\x32\x0f.dnd.v1.Caption"9\n\x07\x43\x61ption\x12\x0c\n\x04text\x18\x01 \x01(\t\x12 \n\x05\x65rror\x18\x02 \x01(\x0b\x32\x11.dnd.v1.ItemError2\xba\x01\n\x10\x43\x61ptionerService\x12X\n\x11GetCaptionerModel\x12 .dnd.v1.GetCaptionerModelRequest\x1a!.dnd.v1.GetCaptionerModelResponse\x12L\n\rCaptionImages\x12\x1c.dnd.v1.CaptionImagesRequest\x1a\x1d.dnd.v1.CaptionImagesResponseb\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64nd/v1/captioner.proto\x12\x06\x64nd.v1\x1a\x12\x64nd/v1/types.proto\"C\n\x18GetCaptionerModelRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\"=\n\x19GetCaptionerModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.dnd.v1.ModelInfo\"P\n\x0f\x43\x61ptionSettings\x12\x16\n\x0emax_new_tokens\x18\x01 \x01(\x05\x12\x12\n\nmin_length\x18\x02 \x01(\x05\x12\x11\n\tnum_beams\x18\x03 \x01(\x05\"\x9f\x01\n\x14\x43\x61ptionImagesRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x1d\n\x06images\x18\x02 \x03(\x0b\x32\r.dnd.v1.Image\x12)\n\x08settings\x18\x03 \x01(\x0b\x32\x17.dnd.v1.CaptionSettings\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\":\n\x15\x43\x61ptionImagesResponse\x12!\n\x08\x63\x61ptions\x18\x01 \x03(\x0b\x32\x0f.dnd.v1.Caption\"9\n\x07\x43\x61ption\x12\x0c\n\x04text\x18\x01 \x01(\t\x12 \n\x05\x65rror\x18\x02 \x01(\x0b\x32\x11.dnd.v1.ItemError2\xba\x01\n\x10\x43\x61ptionerService\x12X\n\x11GetCaptionerModel\x12 .dnd.v1.GetCaptionerModelRequest\x1a!.dnd.v1.GetCaptionerModelResponse\x12L\n\rCaptionImages\x12\x1c.dnd.v1.CaptionImagesRequest\x1a\x1d.dnd.v1.CaptionImagesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "dnd.v1.captioner_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dnd.v1.captioner_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_GETCAPTIONERMODELREQUEST"]._serialized_start = 54
-    _globals["_GETCAPTIONERMODELREQUEST"]._serialized_end = 121
-    _globals["_GETCAPTIONERMODELRESPONSE"]._serialized_start = 123
-    _globals["_GETCAPTIONERMODELRESPONSE"]._serialized_end = 184
-    _globals["_CAPTIONSETTINGS"]._serialized_start = 186
-    _globals["_CAPTIONSETTINGS"]._serialized_end = 266
-    _globals["_CAPTIONIMAGESREQUEST"]._serialized_start = 269
-    _globals["_CAPTIONIMAGESREQUEST"]._serialized_end = 428
-    _globals["_CAPTIONIMAGESRESPONSE"]._serialized_start = 430
-    _globals["_CAPTIONIMAGESRESPONSE"]._serialized_end = 488
-    _globals["_CAPTION"]._serialized_start = 490
-    _globals["_CAPTION"]._serialized_end = 547
-    _globals["_CAPTIONERSERVICE"]._serialized_start = 550
-    _globals["_CAPTIONERSERVICE"]._serialized_end = 736
+  DESCRIPTOR._loaded_options = None
+  _globals['_GETCAPTIONERMODELREQUEST']._serialized_start=54
+  _globals['_GETCAPTIONERMODELREQUEST']._serialized_end=121
+  _globals['_GETCAPTIONERMODELRESPONSE']._serialized_start=123
+  _globals['_GETCAPTIONERMODELRESPONSE']._serialized_end=184
+  _globals['_CAPTIONSETTINGS']._serialized_start=186
+  _globals['_CAPTIONSETTINGS']._serialized_end=266
+  _globals['_CAPTIONIMAGESREQUEST']._serialized_start=269
+  _globals['_CAPTIONIMAGESREQUEST']._serialized_end=428
+  _globals['_CAPTIONIMAGESRESPONSE']._serialized_start=430
+  _globals['_CAPTIONIMAGESRESPONSE']._serialized_end=488
+  _globals['_CAPTION']._serialized_start=490
+  _globals['_CAPTION']._serialized_end=547
+  _globals['_CAPTIONERSERVICE']._serialized_start=550
+  _globals['_CAPTIONERSERVICE']._serialized_end=736
 # @@protoc_insertion_point(module_scope)

@@ -11,9 +11,7 @@ class GetCaptionerModelRequest(_message.Message):
     __slots__ = ("context",)
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
-    def __init__(
-        self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...) -> None: ...
 
 class GetCaptionerModelResponse(_message.Message):
     __slots__ = ("model",)
@@ -29,12 +27,7 @@ class CaptionSettings(_message.Message):
     max_new_tokens: int
     min_length: int
     num_beams: int
-    def __init__(
-        self,
-        max_new_tokens: _Optional[int] = ...,
-        min_length: _Optional[int] = ...,
-        num_beams: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, max_new_tokens: _Optional[int] = ..., min_length: _Optional[int] = ..., num_beams: _Optional[int] = ...) -> None: ...
 
 class CaptionImagesRequest(_message.Message):
     __slots__ = ("context", "images", "settings", "model_digest")
@@ -46,13 +39,7 @@ class CaptionImagesRequest(_message.Message):
     images: _containers.RepeatedCompositeFieldContainer[_types_pb2.Image]
     settings: CaptionSettings
     model_digest: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ...,
-        settings: _Optional[_Union[CaptionSettings, _Mapping]] = ...,
-        model_digest: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ..., settings: _Optional[_Union[CaptionSettings, _Mapping]] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class CaptionImagesResponse(_message.Message):
     __slots__ = ("captions",)
@@ -66,8 +53,4 @@ class Caption(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     text: str
     error: _types_pb2.ItemError
-    def __init__(
-        self,
-        text: _Optional[str] = ...,
-        error: _Optional[_Union[_types_pb2.ItemError, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, text: _Optional[str] = ..., error: _Optional[_Union[_types_pb2.ItemError, _Mapping]] = ...) -> None: ...

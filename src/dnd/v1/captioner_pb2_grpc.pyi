@@ -19,6 +19,7 @@ else:
 _T = _typing.TypeVar("_T")
 
 class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
+
 class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
@@ -30,25 +31,17 @@ class CaptionerServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CaptionerServiceAsyncStub: ...
-    GetCaptionerModel: _grpc.UnaryUnaryMultiCallable[
-        _captioner_pb2.GetCaptionerModelRequest, _captioner_pb2.GetCaptionerModelResponse
-    ]
+    GetCaptionerModel: _grpc.UnaryUnaryMultiCallable[_captioner_pb2.GetCaptionerModelRequest, _captioner_pb2.GetCaptionerModelResponse]
     """The weights behind this replica."""
-    CaptionImages: _grpc.UnaryUnaryMultiCallable[
-        _captioner_pb2.CaptionImagesRequest, _captioner_pb2.CaptionImagesResponse
-    ]
+    CaptionImages: _grpc.UnaryUnaryMultiCallable[_captioner_pb2.CaptionImagesRequest, _captioner_pb2.CaptionImagesResponse]
     """DnD step 2, first half: one caption for each image, in request order."""
 
 @_typing.type_check_only
 class CaptionerServiceAsyncStub(CaptionerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
-    GetCaptionerModel: _aio.UnaryUnaryMultiCallable[
-        _captioner_pb2.GetCaptionerModelRequest, _captioner_pb2.GetCaptionerModelResponse
-    ]  # type: ignore[assignment]
+    GetCaptionerModel: _aio.UnaryUnaryMultiCallable[_captioner_pb2.GetCaptionerModelRequest, _captioner_pb2.GetCaptionerModelResponse]  # type: ignore[assignment]
     """The weights behind this replica."""
-    CaptionImages: _aio.UnaryUnaryMultiCallable[
-        _captioner_pb2.CaptionImagesRequest, _captioner_pb2.CaptionImagesResponse
-    ]  # type: ignore[assignment]
+    CaptionImages: _aio.UnaryUnaryMultiCallable[_captioner_pb2.CaptionImagesRequest, _captioner_pb2.CaptionImagesResponse]  # type: ignore[assignment]
     """DnD step 2, first half: one caption for each image, in request order."""
 
 class CaptionerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -57,10 +50,7 @@ class CaptionerServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _captioner_pb2.GetCaptionerModelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _captioner_pb2.GetCaptionerModelResponse,
-        _abc.Awaitable[_captioner_pb2.GetCaptionerModelResponse],
-    ]:
+    ) -> _typing.Union[_captioner_pb2.GetCaptionerModelResponse, _abc.Awaitable[_captioner_pb2.GetCaptionerModelResponse]]:
         """The weights behind this replica."""
 
     @_abc_1.abstractmethod
@@ -68,11 +58,7 @@ class CaptionerServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _captioner_pb2.CaptionImagesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _captioner_pb2.CaptionImagesResponse, _abc.Awaitable[_captioner_pb2.CaptionImagesResponse]
-    ]:
+    ) -> _typing.Union[_captioner_pb2.CaptionImagesResponse, _abc.Awaitable[_captioner_pb2.CaptionImagesResponse]]:
         """DnD step 2, first half: one caption for each image, in request order."""
 
-def add_CaptionerServiceServicer_to_server(
-    servicer: CaptionerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]
-) -> None: ...
+def add_CaptionerServiceServicer_to_server(servicer: CaptionerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

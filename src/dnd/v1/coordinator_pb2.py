@@ -4,15 +4,18 @@
 # source: dnd/v1/coordinator.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "dnd/v1/coordinator.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'dnd/v1/coordinator.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -23,95 +26,93 @@ from dnd.v1 import activations_pb2 as dnd_dot_v1_dot_activations__pb2
 from dnd.v1 import types_pb2 as dnd_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x18\x64nd/v1/coordinator.proto\x12\x06\x64nd.v1\x1a\x18\x64nd/v1/activations.proto\x1a\x12\x64nd/v1/types.proto"*\n\nLayerUnits\x12\r\n\x05layer\x18\x01 \x01(\t\x12\r\n\x05units\x18\x02 \x03(\x05"\xf3\x01\n\x07JobSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12"\n\x06layers\x18\x02 \x03(\x0b\x32\x12.dnd.v1.LayerUnits\x12\r\n\x05probe\x18\x03 \x01(\t\x12\x0f\n\x07profile\x18\x04 \x01(\t\x12\x31\n\toverrides\x18\x05 \x03(\x0b\x32\x1e.dnd.v1.JobSpec.OverridesEntry\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12"\n\x08priority\x18\x07 \x01(\x0e\x32\x10.dnd.v1.Priority\x1a\x30\n\x0eOverridesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01"v\n\nStageCount\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x10\n\x08num_done\x18\x02 \x01(\x03\x12\x10\n\x08num_open\x18\x03 \x01(\x03\x12\x12\n\nnum_failed\x18\x04 \x01(\x03\x12\x11\n\tnum_total\x18\x05 \x01(\x03\x12\x0e\n\x06item_s\x18\x06 \x01(\x01"@\n\tUnitCount\x12 \n\x05state\x18\x01 \x01(\x0e\x32\x11.dnd.v1.UnitState\x12\x11\n\tnum_units\x18\x02 \x01(\x03"\x86\x03\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1d\n\x04spec\x18\x02 \x01(\x0b\x32\x0f.dnd.v1.JobSpec\x12\x1f\n\x05state\x18\x03 \x01(\x0e\x32\x10.dnd.v1.JobState\x12\x14\n\x0cpause_reason\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x11\n\tnum_units\x18\x06 \x01(\x03\x12 \n\x05units\x18\x07 \x03(\x0b\x32\x11.dnd.v1.UnitCount\x12"\n\x06stages\x18\x08 \x03(\x0b\x32\x12.dnd.v1.StageCount\x12\x14\n\x0c\x63reated_at_s\x18\t \x01(\x01\x12\x12\n\nended_at_s\x18\n \x01(\x01\x12\x14\n\x0cprofile_json\x18\x0b \x01(\t\x12)\n\x07\x64igests\x18\x0c \x03(\x0b\x32\x18.dnd.v1.Job.DigestsEntry\x12\x1a\n\x12num_skipped_images\x18\r \x01(\x03\x1a.\n\x0c\x44igestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01"=\n\x12ListTargetsRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext"G\n\x13ListTargetsResponse\x12\x0e\n\x06models\x18\x01 \x03(\t\x12\x0e\n\x06probes\x18\x02 \x03(\t\x12\x10\n\x08profiles\x18\x03 \x03(\t"Q\n\x17ListTargetLayersRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\r\n\x05model\x18\x02 \x01(\t"=\n\x18ListTargetLayersResponse\x12!\n\x06layers\x18\x01 \x03(\x0b\x32\x11.dnd.v1.LayerInfo"\\\n\x12\x45stimateJobRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x1d\n\x04spec\x18\x02 \x01(\x0b\x32\x0f.dnd.v1.JobSpec"\xb5\x01\n\x13\x45stimateJobResponse\x12\x11\n\tnum_units\x18\x01 \x01(\x03\x12\x18\n\x10num_probe_images\x18\x02 \x01(\x03\x12\x14\n\x0cnum_captions\x18\x03 \x01(\x03\x12\x15\n\rnum_llm_calls\x18\x04 \x01(\x03\x12\x14\n\x0cnum_drawings\x18\x05 \x01(\x03\x12\x12\n\nduration_s\x18\x06 \x01(\x01\x12\x1a\n\x12num_skipped_images\x18\x07 \x01(\x03"n\n\x10\x43reateJobRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x1d\n\x04spec\x18\x03 \x01(\x0b\x32\x0f.dnd.v1.JobSpec"-\n\x11\x43reateJobResponse\x12\x18\n\x03job\x18\x01 \x01(\x0b\x32\x0b.dnd.v1.Job"H\n\rGetJobRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t"*\n\x0eGetJobResponse\x12\x18\n\x03job\x18\x01 \x01(\x0b\x32\x0b.dnd.v1.Job"a\n\x0fListJobsRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t"F\n\x10ListJobsResponse\x12\x19\n\x04jobs\x18\x01 \x03(\x0b\x32\x0b.dnd.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t"J\n\x0fWatchJobRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t",\n\x10WatchJobResponse\x12\x18\n\x03job\x18\x01 \x01(\x0b\x32\x0b.dnd.v1.Job"J\n\x0fPauseJobRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t",\n\x10PauseJobResponse\x12\x18\n\x03job\x18\x01 \x01(\x0b\x32\x0b.dnd.v1.Job"K\n\x10ResumeJobRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t"-\n\x11ResumeJobResponse\x12\x18\n\x03job\x18\x01 \x01(\x0b\x32\x0b.dnd.v1.Job"K\n\x10\x43\x61ncelJobRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t"-\n\x11\x43\x61ncelJobResponse\x12\x18\n\x03job\x18\x01 \x01(\x0b\x32\x0b.dnd.v1.Job"J\n\x0fRetryJobRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t",\n\x10RetryJobResponse\x12\x18\n\x03job\x18\x01 \x01(\x0b\x32\x0b.dnd.v1.Job"\x8e\x01\n\nUnitResult\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\x05\x12 \n\x05state\x18\x03 \x01(\x0e\x32\x11.dnd.v1.UnitState\x12\r\n\x05stage\x18\x04 \x01(\t\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12\x13\n\x0brecord_json\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\t"f\n\x0eGetUnitRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05layer\x18\x03 \x01(\t\x12\x0c\n\x04unit\x18\x04 \x01(\x05"3\n\x0fGetUnitResponse\x12 \n\x04unit\x18\x01 \x01(\x0b\x32\x12.dnd.v1.UnitResult"\xba\x01\n\x11ListLabelsRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05layer\x18\x03 \x01(\t\x12 \n\x05state\x18\x04 \x01(\x0e\x32\x11.dnd.v1.UnitState\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x14\n\x0cwith_records\x18\x07 \x01(\x08"P\n\x12ListLabelsResponse\x12!\n\x05units\x18\x01 \x03(\x0b\x32\x12.dnd.v1.UnitResult\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t"Y\n\x10GetImagesRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0c\n\x04refs\x18\x03 \x03(\t"#\n\x11GetImagesResponse\x12\x0e\n\x06images\x18\x01 \x03(\x0c*\x9a\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_RUNNING\x10\x01\x12\x14\n\x10JOB_STATE_PAUSED\x10\x02\x12\x17\n\x13JOB_STATE_COMPLETED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05*\xc9\x01\n\tUnitState\x12\x1a\n\x16UNIT_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12UNIT_STATE_PENDING\x10\x01\x12\x16\n\x12UNIT_STATE_LABELED\x10\x02\x12\x15\n\x11UNIT_STATE_SPARSE\x10\x03\x12\x13\n\x0fUNIT_STATE_DEAD\x10\x04\x12\x13\n\x0fUNIT_STATE_TIED\x10\x05\x12\x15\n\x11UNIT_STATE_FAILED\x10\x06\x12\x18\n\x14UNIT_STATE_CANCELLED\x10\x07\x32\xbb\x07\n\x12\x43oordinatorService\x12\x46\n\x0bListTargets\x12\x1a.dnd.v1.ListTargetsRequest\x1a\x1b.dnd.v1.ListTargetsResponse\x12U\n\x10ListTargetLayers\x12\x1f.dnd.v1.ListTargetLayersRequest\x1a .dnd.v1.ListTargetLayersResponse\x12\x46\n\x0b\x45stimateJob\x12\x1a.dnd.v1.EstimateJobRequest\x1a\x1b.dnd.v1.EstimateJobResponse\x12@\n\tCreateJob\x12\x18.dnd.v1.CreateJobRequest\x1a\x19.dnd.v1.CreateJobResponse\x12\x37\n\x06GetJob\x12\x15.dnd.v1.GetJobRequest\x1a\x16.dnd.v1.GetJobResponse\x12=\n\x08ListJobs\x12\x17.dnd.v1.ListJobsRequest\x1a\x18.dnd.v1.ListJobsResponse\x12?\n\x08WatchJob\x12\x17.dnd.v1.WatchJobRequest\x1a\x18.dnd.v1.WatchJobResponse0\x01\x12=\n\x08PauseJob\x12\x17.dnd.v1.PauseJobRequest\x1a\x18.dnd.v1.PauseJobResponse\x12@\n\tResumeJob\x12\x18.dnd.v1.ResumeJobRequest\x1a\x19.dnd.v1.ResumeJobResponse\x12@\n\tCancelJob\x12\x18.dnd.v1.CancelJobRequest\x1a\x19.dnd.v1.CancelJobResponse\x12=\n\x08RetryJob\x12\x17.dnd.v1.RetryJobRequest\x1a\x18.dnd.v1.RetryJobResponse\x12:\n\x07GetUnit\x12\x16.dnd.v1.GetUnitRequest\x1a\x17.dnd.v1.GetUnitResponse\x12\x43\n\nListLabels\x12\x19.dnd.v1.ListLabelsRequest\x1a\x1a.dnd.v1.ListLabelsResponse\x12@\n\tGetImages\x12\x18.dnd.v1.GetImagesRequest\x1a\x19.dnd.v1.GetImagesResponseb\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64nd/v1/coordinator.proto\x12\x06\x64nd.v1\x1a\x18\x64nd/v1/activations.proto\x1a\x12\x64nd/v1/types.proto\"*\n\nLayerUnits\x12\r\n\x05layer\x18\x01 \x01(\t\x12\r\n\x05units\x18\x02 \x03(\x05\"\xf3\x01\n\x07JobSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x06layers\x18\x02 \x03(\x0b\x32\x12.dnd.v1.LayerUnits\x12\r\n\x05probe\x18\x03 \x01(\t\x12\x0f\n\x07profile\x18\x04 \x01(\t\x12\x31\n\toverrides\x18\x05 \x03(\x0b\x32\x1e.dnd.v1.JobSpec.OverridesEntry\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\"\n\x08priority\x18\x07 \x01(\x0e\x32\x10.dnd.v1.Priority\x1a\x30\n\x0eOverridesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"v\n\nStageCount\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x10\n\x08num_done\x18\x02 \x01(\x03\x12\x10\n\x08num_open\x18\x03 \x01(\x03\x12\x12\n\nnum_failed\x18\x04 \x01(\x03\x12\x11\n\tnum_total\x18\x05 \x01(\x03\x12\x0e\n\x06item_s\x18\x06 \x01(\x01\"@\n\tUnitCount\x12 \n\x05state\x18\x01 \x01(\x0e\x32\x11.dnd.v1.UnitState\x12\x11\n\tnum_units\x18\x02 \x01(\x03\"\x86\x03\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1d\n\x04spec\x18\x02 \x01(\x0b\x32\x0f.dnd.v1.JobSpec\x12\x1f\n\x05state\x18\x03 \x01(\x0e\x32\x10.dnd.v1.JobState\x12\x14\n\x0cpause_reason\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x11\n\tnum_units\x18\x06 \x01(\x03\x12 \n\x05units\x18\x07 \x03(\x0b\x32\x11.dnd.v1.UnitCount\x12\"\n\x06stages\x18\x08 \x03(\x0b\x32\x12.dnd.v1.StageCount\x12\x14\n\x0c\x63reated_at_s\x18\t \x01(\x01\x12\x12\n\nended_at_s\x18\n \x01(\x01\x12\x14\n\x0cprofile_json\x18\x0b \x01(\t\x12)\n\x07\x64igests\x18\x0c \x03(\x0b\x32\x18.dnd.v1.Job.DigestsEntry\x12\x1a\n\x12num_skipped_images\x18\r \x01(\x03\x1a.\n\x0c\x44igestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\x12ListTargetsRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\"G\n\x13ListTargetsResponse\x12\x0e\n\x06models\x18\x01 \x03(\t\x12\x0e\n\x06probes\x18\x02 \x03(\t\x12\x10\n\x08profiles\x18\x03 \x03(\t\"Q\n\x17ListTargetLayersRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\r\n\x05model\x18\x02 \x01(\t\"=\n\x18ListTargetLayersResponse\x12!\n\x06layers\x18\x01 \x03(\x0b\x32\x11.dnd.v1.LayerInfo\"\\\n\x12\x45stimateJobRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x1d\n\x04spec\x18\x02 \x01(\x0b\x32\x0f.dnd.v1.JobSpec\"\xb5\x01\n\x13\x45stimateJobResponse\x12\x11\n\tnum_units\x18\x01 \x01(\x03\x12\x18\n\x10num_probe_images\x18\x02 \x01(\x03\x12\x14\n\x0cnum_captions\x18\x03 \x01(\x03\x12\x15\n\rnum_llm_calls\x18\x04 \x01(\x03\x12\x14\n\x0cnum_drawings\x18\x05 \x01(\x03\x12\x12\n\nduration_s\x18\x06 \x01(\x01\x12\x1a\n\x12num_skipped_images\x18\x07 \x01(\x03\"n\n\x10\x43reateJobRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x1d\n\x04spec\x18\x03 \x01(\x0b\x32\x0f.dnd.v1.JobSpec\"-\n\x11\x43reateJobResponse\x12\x18\n\x03job\x18\x01 \x01(\x0b\x32\x0b.dnd.v1.Job\"H\n\rGetJobRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"*\n\x0eGetJobResponse\x12\x18\n\x03job\x18\x01 \x01(\x0b\x32\x0b.dnd.v1.Job\"a\n\x0fListJobsRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"F\n\x10ListJobsResponse\x12\x19\n\x04jobs\x18\x01 \x03(\x0b\x32\x0b.dnd.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x0fWatchJobRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t\",\n\x10WatchJobResponse\x12\x18\n\x03job\x18\x01 \x01(\x0b\x32\x0b.dnd.v1.Job\"J\n\x0fPauseJobRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t\",\n\x10PauseJobResponse\x12\x18\n\x03job\x18\x01 \x01(\x0b\x32\x0b.dnd.v1.Job\"K\n\x10ResumeJobRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"-\n\x11ResumeJobResponse\x12\x18\n\x03job\x18\x01 \x01(\x0b\x32\x0b.dnd.v1.Job\"K\n\x10\x43\x61ncelJobRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"-\n\x11\x43\x61ncelJobResponse\x12\x18\n\x03job\x18\x01 \x01(\x0b\x32\x0b.dnd.v1.Job\"J\n\x0fRetryJobRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t\",\n\x10RetryJobResponse\x12\x18\n\x03job\x18\x01 \x01(\x0b\x32\x0b.dnd.v1.Job\"\x8e\x01\n\nUnitResult\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\x05\x12 \n\x05state\x18\x03 \x01(\x0e\x32\x11.dnd.v1.UnitState\x12\r\n\x05stage\x18\x04 \x01(\t\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12\x13\n\x0brecord_json\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\t\"f\n\x0eGetUnitRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05layer\x18\x03 \x01(\t\x12\x0c\n\x04unit\x18\x04 \x01(\x05\"3\n\x0fGetUnitResponse\x12 \n\x04unit\x18\x01 \x01(\x0b\x32\x12.dnd.v1.UnitResult\"\xba\x01\n\x11ListLabelsRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05layer\x18\x03 \x01(\t\x12 \n\x05state\x18\x04 \x01(\x0e\x32\x11.dnd.v1.UnitState\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x14\n\x0cwith_records\x18\x07 \x01(\x08\"P\n\x12ListLabelsResponse\x12!\n\x05units\x18\x01 \x03(\x0b\x32\x12.dnd.v1.UnitResult\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Y\n\x10GetImagesRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0c\n\x04refs\x18\x03 \x03(\t\"#\n\x11GetImagesResponse\x12\x0e\n\x06images\x18\x01 \x03(\x0c*\x9a\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_RUNNING\x10\x01\x12\x14\n\x10JOB_STATE_PAUSED\x10\x02\x12\x17\n\x13JOB_STATE_COMPLETED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05*\xc9\x01\n\tUnitState\x12\x1a\n\x16UNIT_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12UNIT_STATE_PENDING\x10\x01\x12\x16\n\x12UNIT_STATE_LABELED\x10\x02\x12\x15\n\x11UNIT_STATE_SPARSE\x10\x03\x12\x13\n\x0fUNIT_STATE_DEAD\x10\x04\x12\x13\n\x0fUNIT_STATE_TIED\x10\x05\x12\x15\n\x11UNIT_STATE_FAILED\x10\x06\x12\x18\n\x14UNIT_STATE_CANCELLED\x10\x07\x32\xbb\x07\n\x12\x43oordinatorService\x12\x46\n\x0bListTargets\x12\x1a.dnd.v1.ListTargetsRequest\x1a\x1b.dnd.v1.ListTargetsResponse\x12U\n\x10ListTargetLayers\x12\x1f.dnd.v1.ListTargetLayersRequest\x1a .dnd.v1.ListTargetLayersResponse\x12\x46\n\x0b\x45stimateJob\x12\x1a.dnd.v1.EstimateJobRequest\x1a\x1b.dnd.v1.EstimateJobResponse\x12@\n\tCreateJob\x12\x18.dnd.v1.CreateJobRequest\x1a\x19.dnd.v1.CreateJobResponse\x12\x37\n\x06GetJob\x12\x15.dnd.v1.GetJobRequest\x1a\x16.dnd.v1.GetJobResponse\x12=\n\x08ListJobs\x12\x17.dnd.v1.ListJobsRequest\x1a\x18.dnd.v1.ListJobsResponse\x12?\n\x08WatchJob\x12\x17.dnd.v1.WatchJobRequest\x1a\x18.dnd.v1.WatchJobResponse0\x01\x12=\n\x08PauseJob\x12\x17.dnd.v1.PauseJobRequest\x1a\x18.dnd.v1.PauseJobResponse\x12@\n\tResumeJob\x12\x18.dnd.v1.ResumeJobRequest\x1a\x19.dnd.v1.ResumeJobResponse\x12@\n\tCancelJob\x12\x18.dnd.v1.CancelJobRequest\x1a\x19.dnd.v1.CancelJobResponse\x12=\n\x08RetryJob\x12\x17.dnd.v1.RetryJobRequest\x1a\x18.dnd.v1.RetryJobResponse\x12:\n\x07GetUnit\x12\x16.dnd.v1.GetUnitRequest\x1a\x17.dnd.v1.GetUnitResponse\x12\x43\n\nListLabels\x12\x19.dnd.v1.ListLabelsRequest\x1a\x1a.dnd.v1.ListLabelsResponse\x12@\n\tGetImages\x12\x18.dnd.v1.GetImagesRequest\x1a\x19.dnd.v1.GetImagesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "dnd.v1.coordinator_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dnd.v1.coordinator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_JOBSPEC_OVERRIDESENTRY"]._loaded_options = None
-    _globals["_JOBSPEC_OVERRIDESENTRY"]._serialized_options = b"8\001"
-    _globals["_JOB_DIGESTSENTRY"]._loaded_options = None
-    _globals["_JOB_DIGESTSENTRY"]._serialized_options = b"8\001"
-    _globals["_JOBSTATE"]._serialized_start = 3275
-    _globals["_JOBSTATE"]._serialized_end = 3429
-    _globals["_UNITSTATE"]._serialized_start = 3432
-    _globals["_UNITSTATE"]._serialized_end = 3633
-    _globals["_LAYERUNITS"]._serialized_start = 82
-    _globals["_LAYERUNITS"]._serialized_end = 124
-    _globals["_JOBSPEC"]._serialized_start = 127
-    _globals["_JOBSPEC"]._serialized_end = 370
-    _globals["_JOBSPEC_OVERRIDESENTRY"]._serialized_start = 322
-    _globals["_JOBSPEC_OVERRIDESENTRY"]._serialized_end = 370
-    _globals["_STAGECOUNT"]._serialized_start = 372
-    _globals["_STAGECOUNT"]._serialized_end = 490
-    _globals["_UNITCOUNT"]._serialized_start = 492
-    _globals["_UNITCOUNT"]._serialized_end = 556
-    _globals["_JOB"]._serialized_start = 559
-    _globals["_JOB"]._serialized_end = 949
-    _globals["_JOB_DIGESTSENTRY"]._serialized_start = 903
-    _globals["_JOB_DIGESTSENTRY"]._serialized_end = 949
-    _globals["_LISTTARGETSREQUEST"]._serialized_start = 951
-    _globals["_LISTTARGETSREQUEST"]._serialized_end = 1012
-    _globals["_LISTTARGETSRESPONSE"]._serialized_start = 1014
-    _globals["_LISTTARGETSRESPONSE"]._serialized_end = 1085
-    _globals["_LISTTARGETLAYERSREQUEST"]._serialized_start = 1087
-    _globals["_LISTTARGETLAYERSREQUEST"]._serialized_end = 1168
-    _globals["_LISTTARGETLAYERSRESPONSE"]._serialized_start = 1170
-    _globals["_LISTTARGETLAYERSRESPONSE"]._serialized_end = 1231
-    _globals["_ESTIMATEJOBREQUEST"]._serialized_start = 1233
-    _globals["_ESTIMATEJOBREQUEST"]._serialized_end = 1325
-    _globals["_ESTIMATEJOBRESPONSE"]._serialized_start = 1328
-    _globals["_ESTIMATEJOBRESPONSE"]._serialized_end = 1509
-    _globals["_CREATEJOBREQUEST"]._serialized_start = 1511
-    _globals["_CREATEJOBREQUEST"]._serialized_end = 1621
-    _globals["_CREATEJOBRESPONSE"]._serialized_start = 1623
-    _globals["_CREATEJOBRESPONSE"]._serialized_end = 1668
-    _globals["_GETJOBREQUEST"]._serialized_start = 1670
-    _globals["_GETJOBREQUEST"]._serialized_end = 1742
-    _globals["_GETJOBRESPONSE"]._serialized_start = 1744
-    _globals["_GETJOBRESPONSE"]._serialized_end = 1786
-    _globals["_LISTJOBSREQUEST"]._serialized_start = 1788
-    _globals["_LISTJOBSREQUEST"]._serialized_end = 1885
-    _globals["_LISTJOBSRESPONSE"]._serialized_start = 1887
-    _globals["_LISTJOBSRESPONSE"]._serialized_end = 1957
-    _globals["_WATCHJOBREQUEST"]._serialized_start = 1959
-    _globals["_WATCHJOBREQUEST"]._serialized_end = 2033
-    _globals["_WATCHJOBRESPONSE"]._serialized_start = 2035
-    _globals["_WATCHJOBRESPONSE"]._serialized_end = 2079
-    _globals["_PAUSEJOBREQUEST"]._serialized_start = 2081
-    _globals["_PAUSEJOBREQUEST"]._serialized_end = 2155
-    _globals["_PAUSEJOBRESPONSE"]._serialized_start = 2157
-    _globals["_PAUSEJOBRESPONSE"]._serialized_end = 2201
-    _globals["_RESUMEJOBREQUEST"]._serialized_start = 2203
-    _globals["_RESUMEJOBREQUEST"]._serialized_end = 2278
-    _globals["_RESUMEJOBRESPONSE"]._serialized_start = 2280
-    _globals["_RESUMEJOBRESPONSE"]._serialized_end = 2325
-    _globals["_CANCELJOBREQUEST"]._serialized_start = 2327
-    _globals["_CANCELJOBREQUEST"]._serialized_end = 2402
-    _globals["_CANCELJOBRESPONSE"]._serialized_start = 2404
-    _globals["_CANCELJOBRESPONSE"]._serialized_end = 2449
-    _globals["_RETRYJOBREQUEST"]._serialized_start = 2451
-    _globals["_RETRYJOBREQUEST"]._serialized_end = 2525
-    _globals["_RETRYJOBRESPONSE"]._serialized_start = 2527
-    _globals["_RETRYJOBRESPONSE"]._serialized_end = 2571
-    _globals["_UNITRESULT"]._serialized_start = 2574
-    _globals["_UNITRESULT"]._serialized_end = 2716
-    _globals["_GETUNITREQUEST"]._serialized_start = 2718
-    _globals["_GETUNITREQUEST"]._serialized_end = 2820
-    _globals["_GETUNITRESPONSE"]._serialized_start = 2822
-    _globals["_GETUNITRESPONSE"]._serialized_end = 2873
-    _globals["_LISTLABELSREQUEST"]._serialized_start = 2876
-    _globals["_LISTLABELSREQUEST"]._serialized_end = 3062
-    _globals["_LISTLABELSRESPONSE"]._serialized_start = 3064
-    _globals["_LISTLABELSRESPONSE"]._serialized_end = 3144
-    _globals["_GETIMAGESREQUEST"]._serialized_start = 3146
-    _globals["_GETIMAGESREQUEST"]._serialized_end = 3235
-    _globals["_GETIMAGESRESPONSE"]._serialized_start = 3237
-    _globals["_GETIMAGESRESPONSE"]._serialized_end = 3272
-    _globals["_COORDINATORSERVICE"]._serialized_start = 3636
-    _globals["_COORDINATORSERVICE"]._serialized_end = 4591
+  DESCRIPTOR._loaded_options = None
+  _globals['_JOBSPEC_OVERRIDESENTRY']._loaded_options = None
+  _globals['_JOBSPEC_OVERRIDESENTRY']._serialized_options = b'8\001'
+  _globals['_JOB_DIGESTSENTRY']._loaded_options = None
+  _globals['_JOB_DIGESTSENTRY']._serialized_options = b'8\001'
+  _globals['_JOBSTATE']._serialized_start=3275
+  _globals['_JOBSTATE']._serialized_end=3429
+  _globals['_UNITSTATE']._serialized_start=3432
+  _globals['_UNITSTATE']._serialized_end=3633
+  _globals['_LAYERUNITS']._serialized_start=82
+  _globals['_LAYERUNITS']._serialized_end=124
+  _globals['_JOBSPEC']._serialized_start=127
+  _globals['_JOBSPEC']._serialized_end=370
+  _globals['_JOBSPEC_OVERRIDESENTRY']._serialized_start=322
+  _globals['_JOBSPEC_OVERRIDESENTRY']._serialized_end=370
+  _globals['_STAGECOUNT']._serialized_start=372
+  _globals['_STAGECOUNT']._serialized_end=490
+  _globals['_UNITCOUNT']._serialized_start=492
+  _globals['_UNITCOUNT']._serialized_end=556
+  _globals['_JOB']._serialized_start=559
+  _globals['_JOB']._serialized_end=949
+  _globals['_JOB_DIGESTSENTRY']._serialized_start=903
+  _globals['_JOB_DIGESTSENTRY']._serialized_end=949
+  _globals['_LISTTARGETSREQUEST']._serialized_start=951
+  _globals['_LISTTARGETSREQUEST']._serialized_end=1012
+  _globals['_LISTTARGETSRESPONSE']._serialized_start=1014
+  _globals['_LISTTARGETSRESPONSE']._serialized_end=1085
+  _globals['_LISTTARGETLAYERSREQUEST']._serialized_start=1087
+  _globals['_LISTTARGETLAYERSREQUEST']._serialized_end=1168
+  _globals['_LISTTARGETLAYERSRESPONSE']._serialized_start=1170
+  _globals['_LISTTARGETLAYERSRESPONSE']._serialized_end=1231
+  _globals['_ESTIMATEJOBREQUEST']._serialized_start=1233
+  _globals['_ESTIMATEJOBREQUEST']._serialized_end=1325
+  _globals['_ESTIMATEJOBRESPONSE']._serialized_start=1328
+  _globals['_ESTIMATEJOBRESPONSE']._serialized_end=1509
+  _globals['_CREATEJOBREQUEST']._serialized_start=1511
+  _globals['_CREATEJOBREQUEST']._serialized_end=1621
+  _globals['_CREATEJOBRESPONSE']._serialized_start=1623
+  _globals['_CREATEJOBRESPONSE']._serialized_end=1668
+  _globals['_GETJOBREQUEST']._serialized_start=1670
+  _globals['_GETJOBREQUEST']._serialized_end=1742
+  _globals['_GETJOBRESPONSE']._serialized_start=1744
+  _globals['_GETJOBRESPONSE']._serialized_end=1786
+  _globals['_LISTJOBSREQUEST']._serialized_start=1788
+  _globals['_LISTJOBSREQUEST']._serialized_end=1885
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1887
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1957
+  _globals['_WATCHJOBREQUEST']._serialized_start=1959
+  _globals['_WATCHJOBREQUEST']._serialized_end=2033
+  _globals['_WATCHJOBRESPONSE']._serialized_start=2035
+  _globals['_WATCHJOBRESPONSE']._serialized_end=2079
+  _globals['_PAUSEJOBREQUEST']._serialized_start=2081
+  _globals['_PAUSEJOBREQUEST']._serialized_end=2155
+  _globals['_PAUSEJOBRESPONSE']._serialized_start=2157
+  _globals['_PAUSEJOBRESPONSE']._serialized_end=2201
+  _globals['_RESUMEJOBREQUEST']._serialized_start=2203
+  _globals['_RESUMEJOBREQUEST']._serialized_end=2278
+  _globals['_RESUMEJOBRESPONSE']._serialized_start=2280
+  _globals['_RESUMEJOBRESPONSE']._serialized_end=2325
+  _globals['_CANCELJOBREQUEST']._serialized_start=2327
+  _globals['_CANCELJOBREQUEST']._serialized_end=2402
+  _globals['_CANCELJOBRESPONSE']._serialized_start=2404
+  _globals['_CANCELJOBRESPONSE']._serialized_end=2449
+  _globals['_RETRYJOBREQUEST']._serialized_start=2451
+  _globals['_RETRYJOBREQUEST']._serialized_end=2525
+  _globals['_RETRYJOBRESPONSE']._serialized_start=2527
+  _globals['_RETRYJOBRESPONSE']._serialized_end=2571
+  _globals['_UNITRESULT']._serialized_start=2574
+  _globals['_UNITRESULT']._serialized_end=2716
+  _globals['_GETUNITREQUEST']._serialized_start=2718
+  _globals['_GETUNITREQUEST']._serialized_end=2820
+  _globals['_GETUNITRESPONSE']._serialized_start=2822
+  _globals['_GETUNITRESPONSE']._serialized_end=2873
+  _globals['_LISTLABELSREQUEST']._serialized_start=2876
+  _globals['_LISTLABELSREQUEST']._serialized_end=3062
+  _globals['_LISTLABELSRESPONSE']._serialized_start=3064
+  _globals['_LISTLABELSRESPONSE']._serialized_end=3144
+  _globals['_GETIMAGESREQUEST']._serialized_start=3146
+  _globals['_GETIMAGESREQUEST']._serialized_end=3235
+  _globals['_GETIMAGESRESPONSE']._serialized_start=3237
+  _globals['_GETIMAGESRESPONSE']._serialized_end=3272
+  _globals['_COORDINATORSERVICE']._serialized_start=3636
+  _globals['_COORDINATORSERVICE']._serialized_end=4591
 # @@protoc_insertion_point(module_scope)

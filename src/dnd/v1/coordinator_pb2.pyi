@@ -28,7 +28,6 @@ class UnitState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     UNIT_STATE_TIED: _ClassVar[UnitState]
     UNIT_STATE_FAILED: _ClassVar[UnitState]
     UNIT_STATE_CANCELLED: _ClassVar[UnitState]
-
 JOB_STATE_UNSPECIFIED: JobState
 JOB_STATE_RUNNING: JobState
 JOB_STATE_PAUSED: JobState
@@ -50,9 +49,7 @@ class LayerUnits(_message.Message):
     UNITS_FIELD_NUMBER: _ClassVar[int]
     layer: str
     units: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(
-        self, layer: _Optional[str] = ..., units: _Optional[_Iterable[int]] = ...
-    ) -> None: ...
+    def __init__(self, layer: _Optional[str] = ..., units: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class JobSpec(_message.Message):
     __slots__ = ("model", "layers", "probe", "profile", "overrides", "seed", "priority")
@@ -63,7 +60,6 @@ class JobSpec(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
-
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
@@ -78,16 +74,7 @@ class JobSpec(_message.Message):
     overrides: _containers.ScalarMap[str, str]
     seed: int
     priority: _types_pb2.Priority
-    def __init__(
-        self,
-        model: _Optional[str] = ...,
-        layers: _Optional[_Iterable[_Union[LayerUnits, _Mapping]]] = ...,
-        probe: _Optional[str] = ...,
-        profile: _Optional[str] = ...,
-        overrides: _Optional[_Mapping[str, str]] = ...,
-        seed: _Optional[int] = ...,
-        priority: _Optional[_Union[_types_pb2.Priority, str]] = ...,
-    ) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerUnits, _Mapping]]] = ..., probe: _Optional[str] = ..., profile: _Optional[str] = ..., overrides: _Optional[_Mapping[str, str]] = ..., seed: _Optional[int] = ..., priority: _Optional[_Union[_types_pb2.Priority, str]] = ...) -> None: ...
 
 class StageCount(_message.Message):
     __slots__ = ("stage", "num_done", "num_open", "num_failed", "num_total", "item_s")
@@ -103,15 +90,7 @@ class StageCount(_message.Message):
     num_failed: int
     num_total: int
     item_s: float
-    def __init__(
-        self,
-        stage: _Optional[str] = ...,
-        num_done: _Optional[int] = ...,
-        num_open: _Optional[int] = ...,
-        num_failed: _Optional[int] = ...,
-        num_total: _Optional[int] = ...,
-        item_s: _Optional[float] = ...,
-    ) -> None: ...
+    def __init__(self, stage: _Optional[str] = ..., num_done: _Optional[int] = ..., num_open: _Optional[int] = ..., num_failed: _Optional[int] = ..., num_total: _Optional[int] = ..., item_s: _Optional[float] = ...) -> None: ...
 
 class UnitCount(_message.Message):
     __slots__ = ("state", "num_units")
@@ -119,26 +98,10 @@ class UnitCount(_message.Message):
     NUM_UNITS_FIELD_NUMBER: _ClassVar[int]
     state: UnitState
     num_units: int
-    def __init__(
-        self, state: _Optional[_Union[UnitState, str]] = ..., num_units: _Optional[int] = ...
-    ) -> None: ...
+    def __init__(self, state: _Optional[_Union[UnitState, str]] = ..., num_units: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = (
-        "id",
-        "spec",
-        "state",
-        "pause_reason",
-        "error",
-        "num_units",
-        "units",
-        "stages",
-        "created_at_s",
-        "ended_at_s",
-        "profile_json",
-        "digests",
-        "num_skipped_images",
-    )
+    __slots__ = ("id", "spec", "state", "pause_reason", "error", "num_units", "units", "stages", "created_at_s", "ended_at_s", "profile_json", "digests", "num_skipped_images")
     class DigestsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -146,7 +109,6 @@ class Job(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
-
     ID_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -173,30 +135,13 @@ class Job(_message.Message):
     profile_json: str
     digests: _containers.ScalarMap[str, str]
     num_skipped_images: int
-    def __init__(
-        self,
-        id: _Optional[str] = ...,
-        spec: _Optional[_Union[JobSpec, _Mapping]] = ...,
-        state: _Optional[_Union[JobState, str]] = ...,
-        pause_reason: _Optional[str] = ...,
-        error: _Optional[str] = ...,
-        num_units: _Optional[int] = ...,
-        units: _Optional[_Iterable[_Union[UnitCount, _Mapping]]] = ...,
-        stages: _Optional[_Iterable[_Union[StageCount, _Mapping]]] = ...,
-        created_at_s: _Optional[float] = ...,
-        ended_at_s: _Optional[float] = ...,
-        profile_json: _Optional[str] = ...,
-        digests: _Optional[_Mapping[str, str]] = ...,
-        num_skipped_images: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., pause_reason: _Optional[str] = ..., error: _Optional[str] = ..., num_units: _Optional[int] = ..., units: _Optional[_Iterable[_Union[UnitCount, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageCount, _Mapping]]] = ..., created_at_s: _Optional[float] = ..., ended_at_s: _Optional[float] = ..., profile_json: _Optional[str] = ..., digests: _Optional[_Mapping[str, str]] = ..., num_skipped_images: _Optional[int] = ...) -> None: ...
 
 class ListTargetsRequest(_message.Message):
     __slots__ = ("context",)
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
-    def __init__(
-        self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...) -> None: ...
 
 class ListTargetsResponse(_message.Message):
     __slots__ = ("models", "probes", "profiles")
@@ -206,12 +151,7 @@ class ListTargetsResponse(_message.Message):
     models: _containers.RepeatedScalarFieldContainer[str]
     probes: _containers.RepeatedScalarFieldContainer[str]
     profiles: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        models: _Optional[_Iterable[str]] = ...,
-        probes: _Optional[_Iterable[str]] = ...,
-        profiles: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, models: _Optional[_Iterable[str]] = ..., probes: _Optional[_Iterable[str]] = ..., profiles: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListTargetLayersRequest(_message.Message):
     __slots__ = ("context", "model")
@@ -219,19 +159,13 @@ class ListTargetLayersRequest(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
     model: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        model: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class ListTargetLayersResponse(_message.Message):
     __slots__ = ("layers",)
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     layers: _containers.RepeatedCompositeFieldContainer[_activations_pb2.LayerInfo]
-    def __init__(
-        self, layers: _Optional[_Iterable[_Union[_activations_pb2.LayerInfo, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, layers: _Optional[_Iterable[_Union[_activations_pb2.LayerInfo, _Mapping]]] = ...) -> None: ...
 
 class EstimateJobRequest(_message.Message):
     __slots__ = ("context", "spec")
@@ -239,22 +173,10 @@ class EstimateJobRequest(_message.Message):
     SPEC_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
     spec: JobSpec
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        spec: _Optional[_Union[JobSpec, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ...) -> None: ...
 
 class EstimateJobResponse(_message.Message):
-    __slots__ = (
-        "num_units",
-        "num_probe_images",
-        "num_captions",
-        "num_llm_calls",
-        "num_drawings",
-        "duration_s",
-        "num_skipped_images",
-    )
+    __slots__ = ("num_units", "num_probe_images", "num_captions", "num_llm_calls", "num_drawings", "duration_s", "num_skipped_images")
     NUM_UNITS_FIELD_NUMBER: _ClassVar[int]
     NUM_PROBE_IMAGES_FIELD_NUMBER: _ClassVar[int]
     NUM_CAPTIONS_FIELD_NUMBER: _ClassVar[int]
@@ -269,16 +191,7 @@ class EstimateJobResponse(_message.Message):
     num_drawings: int
     duration_s: float
     num_skipped_images: int
-    def __init__(
-        self,
-        num_units: _Optional[int] = ...,
-        num_probe_images: _Optional[int] = ...,
-        num_captions: _Optional[int] = ...,
-        num_llm_calls: _Optional[int] = ...,
-        num_drawings: _Optional[int] = ...,
-        duration_s: _Optional[float] = ...,
-        num_skipped_images: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, num_units: _Optional[int] = ..., num_probe_images: _Optional[int] = ..., num_captions: _Optional[int] = ..., num_llm_calls: _Optional[int] = ..., num_drawings: _Optional[int] = ..., duration_s: _Optional[float] = ..., num_skipped_images: _Optional[int] = ...) -> None: ...
 
 class CreateJobRequest(_message.Message):
     __slots__ = ("context", "request_id", "spec")
@@ -288,12 +201,7 @@ class CreateJobRequest(_message.Message):
     context: _types_pb2.RequestContext
     request_id: str
     spec: JobSpec
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        request_id: _Optional[str] = ...,
-        spec: _Optional[_Union[JobSpec, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., request_id: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ...) -> None: ...
 
 class CreateJobResponse(_message.Message):
     __slots__ = ("job",)
@@ -307,11 +215,7 @@ class GetJobRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
     job_id: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        job_id: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ...) -> None: ...
 
 class GetJobResponse(_message.Message):
     __slots__ = ("job",)
@@ -327,12 +231,7 @@ class ListJobsRequest(_message.Message):
     context: _types_pb2.RequestContext
     page_size: int
     page_token: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        page_size: _Optional[int] = ...,
-        page_token: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListJobsResponse(_message.Message):
     __slots__ = ("jobs", "next_page_token")
@@ -340,11 +239,7 @@ class ListJobsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     jobs: _containers.RepeatedCompositeFieldContainer[Job]
     next_page_token: str
-    def __init__(
-        self,
-        jobs: _Optional[_Iterable[_Union[Job, _Mapping]]] = ...,
-        next_page_token: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, jobs: _Optional[_Iterable[_Union[Job, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class WatchJobRequest(_message.Message):
     __slots__ = ("context", "job_id")
@@ -352,11 +247,7 @@ class WatchJobRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
     job_id: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        job_id: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ...) -> None: ...
 
 class WatchJobResponse(_message.Message):
     __slots__ = ("job",)
@@ -370,11 +261,7 @@ class PauseJobRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
     job_id: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        job_id: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ...) -> None: ...
 
 class PauseJobResponse(_message.Message):
     __slots__ = ("job",)
@@ -388,11 +275,7 @@ class ResumeJobRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
     job_id: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        job_id: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ...) -> None: ...
 
 class ResumeJobResponse(_message.Message):
     __slots__ = ("job",)
@@ -406,11 +289,7 @@ class CancelJobRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
     job_id: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        job_id: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ...) -> None: ...
 
 class CancelJobResponse(_message.Message):
     __slots__ = ("job",)
@@ -424,11 +303,7 @@ class RetryJobRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
     job_id: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        job_id: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ...) -> None: ...
 
 class RetryJobResponse(_message.Message):
     __slots__ = ("job",)
@@ -452,16 +327,7 @@ class UnitResult(_message.Message):
     labels: _containers.RepeatedScalarFieldContainer[str]
     record_json: str
     error: str
-    def __init__(
-        self,
-        layer: _Optional[str] = ...,
-        unit: _Optional[int] = ...,
-        state: _Optional[_Union[UnitState, str]] = ...,
-        stage: _Optional[str] = ...,
-        labels: _Optional[_Iterable[str]] = ...,
-        record_json: _Optional[str] = ...,
-        error: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, layer: _Optional[str] = ..., unit: _Optional[int] = ..., state: _Optional[_Union[UnitState, str]] = ..., stage: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., record_json: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
 
 class GetUnitRequest(_message.Message):
     __slots__ = ("context", "job_id", "layer", "unit")
@@ -473,13 +339,7 @@ class GetUnitRequest(_message.Message):
     job_id: str
     layer: str
     unit: int
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        job_id: _Optional[str] = ...,
-        layer: _Optional[str] = ...,
-        unit: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ..., layer: _Optional[str] = ..., unit: _Optional[int] = ...) -> None: ...
 
 class GetUnitResponse(_message.Message):
     __slots__ = ("unit",)
@@ -503,16 +363,7 @@ class ListLabelsRequest(_message.Message):
     page_size: int
     page_token: str
     with_records: bool
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        job_id: _Optional[str] = ...,
-        layer: _Optional[str] = ...,
-        state: _Optional[_Union[UnitState, str]] = ...,
-        page_size: _Optional[int] = ...,
-        page_token: _Optional[str] = ...,
-        with_records: _Optional[bool] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ..., layer: _Optional[str] = ..., state: _Optional[_Union[UnitState, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., with_records: _Optional[bool] = ...) -> None: ...
 
 class ListLabelsResponse(_message.Message):
     __slots__ = ("units", "next_page_token")
@@ -520,11 +371,7 @@ class ListLabelsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     units: _containers.RepeatedCompositeFieldContainer[UnitResult]
     next_page_token: str
-    def __init__(
-        self,
-        units: _Optional[_Iterable[_Union[UnitResult, _Mapping]]] = ...,
-        next_page_token: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, units: _Optional[_Iterable[_Union[UnitResult, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class GetImagesRequest(_message.Message):
     __slots__ = ("context", "job_id", "refs")
@@ -534,12 +381,7 @@ class GetImagesRequest(_message.Message):
     context: _types_pb2.RequestContext
     job_id: str
     refs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        job_id: _Optional[str] = ...,
-        refs: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ..., refs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetImagesResponse(_message.Message):
     __slots__ = ("images",)

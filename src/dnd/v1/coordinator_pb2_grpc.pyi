@@ -19,6 +19,7 @@ else:
 _T = _typing.TypeVar("_T")
 
 class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
+
 class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
@@ -30,121 +31,65 @@ class CoordinatorServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CoordinatorServiceAsyncStub: ...
-    ListTargets: _grpc.UnaryUnaryMultiCallable[
-        _coordinator_pb2.ListTargetsRequest, _coordinator_pb2.ListTargetsResponse
-    ]
+    ListTargets: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListTargetsRequest, _coordinator_pb2.ListTargetsResponse]
     """What can be labelled, and with what."""
-    ListTargetLayers: _grpc.UnaryUnaryMultiCallable[
-        _coordinator_pb2.ListTargetLayersRequest, _coordinator_pb2.ListTargetLayersResponse
-    ]
+    ListTargetLayers: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListTargetLayersRequest, _coordinator_pb2.ListTargetLayersResponse]
     """The layers of a model."""
-    EstimateJob: _grpc.UnaryUnaryMultiCallable[
-        _coordinator_pb2.EstimateJobRequest, _coordinator_pb2.EstimateJobResponse
-    ]
+    EstimateJob: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.EstimateJobRequest, _coordinator_pb2.EstimateJobResponse]
     """Counts and predicted time of a job, before anything runs."""
-    CreateJob: _grpc.UnaryUnaryMultiCallable[
-        _coordinator_pb2.CreateJobRequest, _coordinator_pb2.CreateJobResponse
-    ]
+    CreateJob: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CreateJobRequest, _coordinator_pb2.CreateJobResponse]
     """Creates a job once per request_id: the same id with the same body answers the same job,
     with another body ALREADY_EXISTS.
     """
-    GetJob: _grpc.UnaryUnaryMultiCallable[
-        _coordinator_pb2.GetJobRequest, _coordinator_pb2.GetJobResponse
-    ]
-    ListJobs: _grpc.UnaryUnaryMultiCallable[
-        _coordinator_pb2.ListJobsRequest, _coordinator_pb2.ListJobsResponse
-    ]
+    GetJob: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetJobRequest, _coordinator_pb2.GetJobResponse]
+    ListJobs: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListJobsRequest, _coordinator_pb2.ListJobsResponse]
     """Newest first."""
-    WatchJob: _grpc.UnaryStreamMultiCallable[
-        _coordinator_pb2.WatchJobRequest, _coordinator_pb2.WatchJobResponse
-    ]
+    WatchJob: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.WatchJobRequest, _coordinator_pb2.WatchJobResponse]
     """The job whenever it changes, until it has ended."""
-    PauseJob: _grpc.UnaryUnaryMultiCallable[
-        _coordinator_pb2.PauseJobRequest, _coordinator_pb2.PauseJobResponse
-    ]
+    PauseJob: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.PauseJobRequest, _coordinator_pb2.PauseJobResponse]
     """No new work starts; what is running finishes and is kept."""
-    ResumeJob: _grpc.UnaryUnaryMultiCallable[
-        _coordinator_pb2.ResumeJobRequest, _coordinator_pb2.ResumeJobResponse
-    ]
-    CancelJob: _grpc.UnaryUnaryMultiCallable[
-        _coordinator_pb2.CancelJobRequest, _coordinator_pb2.CancelJobResponse
-    ]
+    ResumeJob: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ResumeJobRequest, _coordinator_pb2.ResumeJobResponse]
+    CancelJob: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelJobRequest, _coordinator_pb2.CancelJobResponse]
     """Final. Labels that are done stay."""
-    RetryJob: _grpc.UnaryUnaryMultiCallable[
-        _coordinator_pb2.RetryJobRequest, _coordinator_pb2.RetryJobResponse
-    ]
+    RetryJob: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.RetryJobRequest, _coordinator_pb2.RetryJobResponse]
     """Runs the failed units of an ended job again."""
-    GetUnit: _grpc.UnaryUnaryMultiCallable[
-        _coordinator_pb2.GetUnitRequest, _coordinator_pb2.GetUnitResponse
-    ]
+    GetUnit: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetUnitRequest, _coordinator_pb2.GetUnitResponse]
     """One unit with all evidence."""
-    ListLabels: _grpc.UnaryUnaryMultiCallable[
-        _coordinator_pb2.ListLabelsRequest, _coordinator_pb2.ListLabelsResponse
-    ]
+    ListLabels: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListLabelsRequest, _coordinator_pb2.ListLabelsResponse]
     """The units of a job in the job's order, with all evidence where asked for."""
-    GetImages: _grpc.UnaryUnaryMultiCallable[
-        _coordinator_pb2.GetImagesRequest, _coordinator_pb2.GetImagesResponse
-    ]
+    GetImages: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetImagesRequest, _coordinator_pb2.GetImagesResponse]
     """Bytes of images that the job's results refer to."""
 
 @_typing.type_check_only
 class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
-    ListTargets: _aio.UnaryUnaryMultiCallable[
-        _coordinator_pb2.ListTargetsRequest, _coordinator_pb2.ListTargetsResponse
-    ]  # type: ignore[assignment]
+    ListTargets: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListTargetsRequest, _coordinator_pb2.ListTargetsResponse]  # type: ignore[assignment]
     """What can be labelled, and with what."""
-    ListTargetLayers: _aio.UnaryUnaryMultiCallable[
-        _coordinator_pb2.ListTargetLayersRequest, _coordinator_pb2.ListTargetLayersResponse
-    ]  # type: ignore[assignment]
+    ListTargetLayers: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListTargetLayersRequest, _coordinator_pb2.ListTargetLayersResponse]  # type: ignore[assignment]
     """The layers of a model."""
-    EstimateJob: _aio.UnaryUnaryMultiCallable[
-        _coordinator_pb2.EstimateJobRequest, _coordinator_pb2.EstimateJobResponse
-    ]  # type: ignore[assignment]
+    EstimateJob: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.EstimateJobRequest, _coordinator_pb2.EstimateJobResponse]  # type: ignore[assignment]
     """Counts and predicted time of a job, before anything runs."""
-    CreateJob: _aio.UnaryUnaryMultiCallable[
-        _coordinator_pb2.CreateJobRequest, _coordinator_pb2.CreateJobResponse
-    ]  # type: ignore[assignment]
+    CreateJob: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CreateJobRequest, _coordinator_pb2.CreateJobResponse]  # type: ignore[assignment]
     """Creates a job once per request_id: the same id with the same body answers the same job,
     with another body ALREADY_EXISTS.
     """
-    GetJob: _aio.UnaryUnaryMultiCallable[
-        _coordinator_pb2.GetJobRequest, _coordinator_pb2.GetJobResponse
-    ]  # type: ignore[assignment]
-    ListJobs: _aio.UnaryUnaryMultiCallable[
-        _coordinator_pb2.ListJobsRequest, _coordinator_pb2.ListJobsResponse
-    ]  # type: ignore[assignment]
+    GetJob: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetJobRequest, _coordinator_pb2.GetJobResponse]  # type: ignore[assignment]
+    ListJobs: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListJobsRequest, _coordinator_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Newest first."""
-    WatchJob: _aio.UnaryStreamMultiCallable[
-        _coordinator_pb2.WatchJobRequest, _coordinator_pb2.WatchJobResponse
-    ]  # type: ignore[assignment]
+    WatchJob: _aio.UnaryStreamMultiCallable[_coordinator_pb2.WatchJobRequest, _coordinator_pb2.WatchJobResponse]  # type: ignore[assignment]
     """The job whenever it changes, until it has ended."""
-    PauseJob: _aio.UnaryUnaryMultiCallable[
-        _coordinator_pb2.PauseJobRequest, _coordinator_pb2.PauseJobResponse
-    ]  # type: ignore[assignment]
+    PauseJob: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.PauseJobRequest, _coordinator_pb2.PauseJobResponse]  # type: ignore[assignment]
     """No new work starts; what is running finishes and is kept."""
-    ResumeJob: _aio.UnaryUnaryMultiCallable[
-        _coordinator_pb2.ResumeJobRequest, _coordinator_pb2.ResumeJobResponse
-    ]  # type: ignore[assignment]
-    CancelJob: _aio.UnaryUnaryMultiCallable[
-        _coordinator_pb2.CancelJobRequest, _coordinator_pb2.CancelJobResponse
-    ]  # type: ignore[assignment]
+    ResumeJob: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ResumeJobRequest, _coordinator_pb2.ResumeJobResponse]  # type: ignore[assignment]
+    CancelJob: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelJobRequest, _coordinator_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Final. Labels that are done stay."""
-    RetryJob: _aio.UnaryUnaryMultiCallable[
-        _coordinator_pb2.RetryJobRequest, _coordinator_pb2.RetryJobResponse
-    ]  # type: ignore[assignment]
+    RetryJob: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.RetryJobRequest, _coordinator_pb2.RetryJobResponse]  # type: ignore[assignment]
     """Runs the failed units of an ended job again."""
-    GetUnit: _aio.UnaryUnaryMultiCallable[
-        _coordinator_pb2.GetUnitRequest, _coordinator_pb2.GetUnitResponse
-    ]  # type: ignore[assignment]
+    GetUnit: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetUnitRequest, _coordinator_pb2.GetUnitResponse]  # type: ignore[assignment]
     """One unit with all evidence."""
-    ListLabels: _aio.UnaryUnaryMultiCallable[
-        _coordinator_pb2.ListLabelsRequest, _coordinator_pb2.ListLabelsResponse
-    ]  # type: ignore[assignment]
+    ListLabels: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListLabelsRequest, _coordinator_pb2.ListLabelsResponse]  # type: ignore[assignment]
     """The units of a job in the job's order, with all evidence where asked for."""
-    GetImages: _aio.UnaryUnaryMultiCallable[
-        _coordinator_pb2.GetImagesRequest, _coordinator_pb2.GetImagesResponse
-    ]  # type: ignore[assignment]
+    GetImages: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetImagesRequest, _coordinator_pb2.GetImagesResponse]  # type: ignore[assignment]
     """Bytes of images that the job's results refer to."""
 
 class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -153,9 +98,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _coordinator_pb2.ListTargetsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _coordinator_pb2.ListTargetsResponse, _abc.Awaitable[_coordinator_pb2.ListTargetsResponse]
-    ]:
+    ) -> _typing.Union[_coordinator_pb2.ListTargetsResponse, _abc.Awaitable[_coordinator_pb2.ListTargetsResponse]]:
         """What can be labelled, and with what."""
 
     @_abc_1.abstractmethod
@@ -163,10 +106,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _coordinator_pb2.ListTargetLayersRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _coordinator_pb2.ListTargetLayersResponse,
-        _abc.Awaitable[_coordinator_pb2.ListTargetLayersResponse],
-    ]:
+    ) -> _typing.Union[_coordinator_pb2.ListTargetLayersResponse, _abc.Awaitable[_coordinator_pb2.ListTargetLayersResponse]]:
         """The layers of a model."""
 
     @_abc_1.abstractmethod
@@ -174,9 +114,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _coordinator_pb2.EstimateJobRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _coordinator_pb2.EstimateJobResponse, _abc.Awaitable[_coordinator_pb2.EstimateJobResponse]
-    ]:
+    ) -> _typing.Union[_coordinator_pb2.EstimateJobResponse, _abc.Awaitable[_coordinator_pb2.EstimateJobResponse]]:
         """Counts and predicted time of a job, before anything runs."""
 
     @_abc_1.abstractmethod
@@ -184,9 +122,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _coordinator_pb2.CreateJobRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _coordinator_pb2.CreateJobResponse, _abc.Awaitable[_coordinator_pb2.CreateJobResponse]
-    ]:
+    ) -> _typing.Union[_coordinator_pb2.CreateJobResponse, _abc.Awaitable[_coordinator_pb2.CreateJobResponse]]:
         """Creates a job once per request_id: the same id with the same body answers the same job,
         with another body ALREADY_EXISTS.
         """
@@ -196,17 +132,14 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _coordinator_pb2.GetJobRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _coordinator_pb2.GetJobResponse, _abc.Awaitable[_coordinator_pb2.GetJobResponse]
-    ]: ...
+    ) -> _typing.Union[_coordinator_pb2.GetJobResponse, _abc.Awaitable[_coordinator_pb2.GetJobResponse]]: ...
+
     @_abc_1.abstractmethod
     def ListJobs(
         self,
         request: _coordinator_pb2.ListJobsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _coordinator_pb2.ListJobsResponse, _abc.Awaitable[_coordinator_pb2.ListJobsResponse]
-    ]:
+    ) -> _typing.Union[_coordinator_pb2.ListJobsResponse, _abc.Awaitable[_coordinator_pb2.ListJobsResponse]]:
         """Newest first."""
 
     @_abc_1.abstractmethod
@@ -214,10 +147,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _coordinator_pb2.WatchJobRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _abc.Iterator[_coordinator_pb2.WatchJobResponse],
-        _abc.AsyncIterator[_coordinator_pb2.WatchJobResponse],
-    ]:
+    ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.WatchJobResponse], _abc.AsyncIterator[_coordinator_pb2.WatchJobResponse]]:
         """The job whenever it changes, until it has ended."""
 
     @_abc_1.abstractmethod
@@ -225,9 +155,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _coordinator_pb2.PauseJobRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _coordinator_pb2.PauseJobResponse, _abc.Awaitable[_coordinator_pb2.PauseJobResponse]
-    ]:
+    ) -> _typing.Union[_coordinator_pb2.PauseJobResponse, _abc.Awaitable[_coordinator_pb2.PauseJobResponse]]:
         """No new work starts; what is running finishes and is kept."""
 
     @_abc_1.abstractmethod
@@ -235,17 +163,14 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _coordinator_pb2.ResumeJobRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _coordinator_pb2.ResumeJobResponse, _abc.Awaitable[_coordinator_pb2.ResumeJobResponse]
-    ]: ...
+    ) -> _typing.Union[_coordinator_pb2.ResumeJobResponse, _abc.Awaitable[_coordinator_pb2.ResumeJobResponse]]: ...
+
     @_abc_1.abstractmethod
     def CancelJob(
         self,
         request: _coordinator_pb2.CancelJobRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _coordinator_pb2.CancelJobResponse, _abc.Awaitable[_coordinator_pb2.CancelJobResponse]
-    ]:
+    ) -> _typing.Union[_coordinator_pb2.CancelJobResponse, _abc.Awaitable[_coordinator_pb2.CancelJobResponse]]:
         """Final. Labels that are done stay."""
 
     @_abc_1.abstractmethod
@@ -253,9 +178,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _coordinator_pb2.RetryJobRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _coordinator_pb2.RetryJobResponse, _abc.Awaitable[_coordinator_pb2.RetryJobResponse]
-    ]:
+    ) -> _typing.Union[_coordinator_pb2.RetryJobResponse, _abc.Awaitable[_coordinator_pb2.RetryJobResponse]]:
         """Runs the failed units of an ended job again."""
 
     @_abc_1.abstractmethod
@@ -263,9 +186,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _coordinator_pb2.GetUnitRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _coordinator_pb2.GetUnitResponse, _abc.Awaitable[_coordinator_pb2.GetUnitResponse]
-    ]:
+    ) -> _typing.Union[_coordinator_pb2.GetUnitResponse, _abc.Awaitable[_coordinator_pb2.GetUnitResponse]]:
         """One unit with all evidence."""
 
     @_abc_1.abstractmethod
@@ -273,9 +194,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _coordinator_pb2.ListLabelsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _coordinator_pb2.ListLabelsResponse, _abc.Awaitable[_coordinator_pb2.ListLabelsResponse]
-    ]:
+    ) -> _typing.Union[_coordinator_pb2.ListLabelsResponse, _abc.Awaitable[_coordinator_pb2.ListLabelsResponse]]:
         """The units of a job in the job's order, with all evidence where asked for."""
 
     @_abc_1.abstractmethod
@@ -283,11 +202,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _coordinator_pb2.GetImagesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _coordinator_pb2.GetImagesResponse, _abc.Awaitable[_coordinator_pb2.GetImagesResponse]
-    ]:
+    ) -> _typing.Union[_coordinator_pb2.GetImagesResponse, _abc.Awaitable[_coordinator_pb2.GetImagesResponse]]:
         """Bytes of images that the job's results refer to."""
 
-def add_CoordinatorServiceServicer_to_server(
-    servicer: CoordinatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]
-) -> None: ...
+def add_CoordinatorServiceServicer_to_server(servicer: CoordinatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,15 +4,18 @@
 # source: dnd/v1/scorer.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "dnd/v1/scorer.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'dnd/v1/scorer.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -22,45 +25,43 @@ _sym_db = _symbol_database.Default()
 from dnd.v1 import types_pb2 as dnd_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x13\x64nd/v1/scorer.proto\x12\x06\x64nd.v1\x1a\x12\x64nd/v1/types.proto"@\n\x15GetScorerModelRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext":\n\x16GetScorerModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.dnd.v1.ModelInfo"\xe6\x01\n\rScoreSettings\x12)\n\x08\x66unction\x18\x01 \x01(\x0e\x32\x17.dnd.v1.ScoringFunction\x12\x0c\n\x04\x62\x65ta\x18\x02 \x01(\x05\x12\x16\n\x0enum_top_images\x18\x03 \x01(\x05\x12\x16\n\x0e\x61\x62sent_product\x18\x04 \x01(\x01\x12\x12\n\nnum_labels\x18\x05 \x01(\x05\x12\x18\n\x10max_label_cosine\x18\x06 \x01(\x01\x12\x12\n\nnum_digits\x18\x07 \x01(\x05\x12\x0f\n\x07show_at\x18\x08 \x01(\x05\x12\x19\n\x11probe_correlation\x18\t \x01(\x08"\xb6\x01\n\x14ScoreConceptsRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12 \n\x05units\x18\x02 \x03(\x0b\x32\x11.dnd.v1.ScoreUnit\x12\'\n\x08settings\x18\x03 \x01(\x0b\x32\x15.dnd.v1.ScoreSettings\x12\x14\n\x0cmanifest_ref\x18\x04 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x05 \x01(\t"x\n\tScoreUnit\x12 \n\texemplars\x18\x01 \x03(\x0b\x32\r.dnd.v1.Image\x12*\n\ncandidates\x18\x02 \x03(\x0b\x32\x16.dnd.v1.ScoreCandidate\x12\x1d\n\x15probe_activations_ref\x18\x03 \x01(\t"R\n\x0eScoreCandidate\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x1d\n\x06images\x18\x02 \x03(\x0b\x32\r.dnd.v1.Image\x12\x13\n\x0b\x61\x63tivations\x18\x03 \x03(\x01":\n\x15ScoreConceptsResponse\x12!\n\x08rankings\x18\x01 \x03(\x0b\x32\x0f.dnd.v1.Ranking"a\n\x07Ranking\x12$\n\x06scores\x18\x01 \x03(\x0b\x32\x14.dnd.v1.ConceptScore\x12\x0e\n\x06labels\x18\x02 \x03(\x05\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.dnd.v1.ItemError"\x81\x02\n\x0c\x43onceptScore\x12\x11\n\tcandidate\x18\x01 \x01(\x05\x12\r\n\x05score\x18\x02 \x01(\x01\x12\r\n\x05ranks\x18\x03 \x03(\x05\x12\x11\n\tmean_rank\x18\x04 \x01(\x01\x12\x14\n\x0csquared_mean\x18\x05 \x01(\x01\x12\x19\n\x11topk_squared_mean\x18\x06 \x01(\x01\x12\x16\n\x0eimage_products\x18\x07 \x01(\x01\x12\x14\n\x0ctopk_compare\x18\x08 \x01(\x01\x12\x1e\n\x11probe_correlation\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03\x61uc\x18\n \x01(\x01H\x01\x88\x01\x01\x42\x14\n\x12_probe_correlationB\x06\n\x04_auc"a\n\x11\x45mbedTextsRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t";\n\x12\x45mbedTextsResponse\x12%\n\nembeddings\x18\x01 \x03(\x0b\x32\x11.dnd.v1.Embedding"\x83\x01\n\x12\x45mbedImagesRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x1d\n\x06images\x18\x02 \x03(\x0b\x32\r.dnd.v1.Image\x12\x0f\n\x07show_at\x18\x03 \x01(\x05\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t"<\n\x13\x45mbedImagesResponse\x12%\n\nembeddings\x18\x01 \x03(\x0b\x32\x11.dnd.v1.Embedding"=\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12 \n\x05\x65rror\x18\x02 \x01(\x0b\x32\x11.dnd.v1.ItemError*\xb2\x02\n\x0fScoringFunction\x12 \n\x1cSCORING_FUNCTION_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSCORING_FUNCTION_MEAN_RANK\x10\x01\x12!\n\x1dSCORING_FUNCTION_SQUARED_MEAN\x10\x02\x12&\n"SCORING_FUNCTION_TOPK_SQUARED_MEAN\x10\x03\x12#\n\x1fSCORING_FUNCTION_IMAGE_PRODUCTS\x10\x04\x12!\n\x1dSCORING_FUNCTION_TOPK_COMPARE\x10\x05\x12&\n"SCORING_FUNCTION_PROBE_CORRELATION\x10\x06\x12"\n\x1eSCORING_FUNCTION_MEAN_OF_RANKS\x10\x07\x32\xbb\x02\n\rScorerService\x12O\n\x0eGetScorerModel\x12\x1d.dnd.v1.GetScorerModelRequest\x1a\x1e.dnd.v1.GetScorerModelResponse\x12L\n\rScoreConcepts\x12\x1c.dnd.v1.ScoreConceptsRequest\x1a\x1d.dnd.v1.ScoreConceptsResponse\x12\x43\n\nEmbedTexts\x12\x19.dnd.v1.EmbedTextsRequest\x1a\x1a.dnd.v1.EmbedTextsResponse\x12\x46\n\x0b\x45mbedImages\x12\x1a.dnd.v1.EmbedImagesRequest\x1a\x1b.dnd.v1.EmbedImagesResponseb\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x64nd/v1/scorer.proto\x12\x06\x64nd.v1\x1a\x12\x64nd/v1/types.proto\"@\n\x15GetScorerModelRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\":\n\x16GetScorerModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.dnd.v1.ModelInfo\"\xe6\x01\n\rScoreSettings\x12)\n\x08\x66unction\x18\x01 \x01(\x0e\x32\x17.dnd.v1.ScoringFunction\x12\x0c\n\x04\x62\x65ta\x18\x02 \x01(\x05\x12\x16\n\x0enum_top_images\x18\x03 \x01(\x05\x12\x16\n\x0e\x61\x62sent_product\x18\x04 \x01(\x01\x12\x12\n\nnum_labels\x18\x05 \x01(\x05\x12\x18\n\x10max_label_cosine\x18\x06 \x01(\x01\x12\x12\n\nnum_digits\x18\x07 \x01(\x05\x12\x0f\n\x07show_at\x18\x08 \x01(\x05\x12\x19\n\x11probe_correlation\x18\t \x01(\x08\"\xb6\x01\n\x14ScoreConceptsRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12 \n\x05units\x18\x02 \x03(\x0b\x32\x11.dnd.v1.ScoreUnit\x12\'\n\x08settings\x18\x03 \x01(\x0b\x32\x15.dnd.v1.ScoreSettings\x12\x14\n\x0cmanifest_ref\x18\x04 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x05 \x01(\t\"x\n\tScoreUnit\x12 \n\texemplars\x18\x01 \x03(\x0b\x32\r.dnd.v1.Image\x12*\n\ncandidates\x18\x02 \x03(\x0b\x32\x16.dnd.v1.ScoreCandidate\x12\x1d\n\x15probe_activations_ref\x18\x03 \x01(\t\"R\n\x0eScoreCandidate\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x1d\n\x06images\x18\x02 \x03(\x0b\x32\r.dnd.v1.Image\x12\x13\n\x0b\x61\x63tivations\x18\x03 \x03(\x01\":\n\x15ScoreConceptsResponse\x12!\n\x08rankings\x18\x01 \x03(\x0b\x32\x0f.dnd.v1.Ranking\"a\n\x07Ranking\x12$\n\x06scores\x18\x01 \x03(\x0b\x32\x14.dnd.v1.ConceptScore\x12\x0e\n\x06labels\x18\x02 \x03(\x05\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.dnd.v1.ItemError\"\x81\x02\n\x0c\x43onceptScore\x12\x11\n\tcandidate\x18\x01 \x01(\x05\x12\r\n\x05score\x18\x02 \x01(\x01\x12\r\n\x05ranks\x18\x03 \x03(\x05\x12\x11\n\tmean_rank\x18\x04 \x01(\x01\x12\x14\n\x0csquared_mean\x18\x05 \x01(\x01\x12\x19\n\x11topk_squared_mean\x18\x06 \x01(\x01\x12\x16\n\x0eimage_products\x18\x07 \x01(\x01\x12\x14\n\x0ctopk_compare\x18\x08 \x01(\x01\x12\x1e\n\x11probe_correlation\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03\x61uc\x18\n \x01(\x01H\x01\x88\x01\x01\x42\x14\n\x12_probe_correlationB\x06\n\x04_auc\"a\n\x11\x45mbedTextsRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\";\n\x12\x45mbedTextsResponse\x12%\n\nembeddings\x18\x01 \x03(\x0b\x32\x11.dnd.v1.Embedding\"\x83\x01\n\x12\x45mbedImagesRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x1d\n\x06images\x18\x02 \x03(\x0b\x32\r.dnd.v1.Image\x12\x0f\n\x07show_at\x18\x03 \x01(\x05\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\"<\n\x13\x45mbedImagesResponse\x12%\n\nembeddings\x18\x01 \x03(\x0b\x32\x11.dnd.v1.Embedding\"=\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12 \n\x05\x65rror\x18\x02 \x01(\x0b\x32\x11.dnd.v1.ItemError*\xb2\x02\n\x0fScoringFunction\x12 \n\x1cSCORING_FUNCTION_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSCORING_FUNCTION_MEAN_RANK\x10\x01\x12!\n\x1dSCORING_FUNCTION_SQUARED_MEAN\x10\x02\x12&\n\"SCORING_FUNCTION_TOPK_SQUARED_MEAN\x10\x03\x12#\n\x1fSCORING_FUNCTION_IMAGE_PRODUCTS\x10\x04\x12!\n\x1dSCORING_FUNCTION_TOPK_COMPARE\x10\x05\x12&\n\"SCORING_FUNCTION_PROBE_CORRELATION\x10\x06\x12\"\n\x1eSCORING_FUNCTION_MEAN_OF_RANKS\x10\x07\x32\xbb\x02\n\rScorerService\x12O\n\x0eGetScorerModel\x12\x1d.dnd.v1.GetScorerModelRequest\x1a\x1e.dnd.v1.GetScorerModelResponse\x12L\n\rScoreConcepts\x12\x1c.dnd.v1.ScoreConceptsRequest\x1a\x1d.dnd.v1.ScoreConceptsResponse\x12\x43\n\nEmbedTexts\x12\x19.dnd.v1.EmbedTextsRequest\x1a\x1a.dnd.v1.EmbedTextsResponse\x12\x46\n\x0b\x45mbedImages\x12\x1a.dnd.v1.EmbedImagesRequest\x1a\x1b.dnd.v1.EmbedImagesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "dnd.v1.scorer_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dnd.v1.scorer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_SCORINGFUNCTION"]._serialized_start = 1640
-    _globals["_SCORINGFUNCTION"]._serialized_end = 1946
-    _globals["_GETSCORERMODELREQUEST"]._serialized_start = 51
-    _globals["_GETSCORERMODELREQUEST"]._serialized_end = 115
-    _globals["_GETSCORERMODELRESPONSE"]._serialized_start = 117
-    _globals["_GETSCORERMODELRESPONSE"]._serialized_end = 175
-    _globals["_SCORESETTINGS"]._serialized_start = 178
-    _globals["_SCORESETTINGS"]._serialized_end = 408
-    _globals["_SCORECONCEPTSREQUEST"]._serialized_start = 411
-    _globals["_SCORECONCEPTSREQUEST"]._serialized_end = 593
-    _globals["_SCOREUNIT"]._serialized_start = 595
-    _globals["_SCOREUNIT"]._serialized_end = 715
-    _globals["_SCORECANDIDATE"]._serialized_start = 717
-    _globals["_SCORECANDIDATE"]._serialized_end = 799
-    _globals["_SCORECONCEPTSRESPONSE"]._serialized_start = 801
-    _globals["_SCORECONCEPTSRESPONSE"]._serialized_end = 859
-    _globals["_RANKING"]._serialized_start = 861
-    _globals["_RANKING"]._serialized_end = 958
-    _globals["_CONCEPTSCORE"]._serialized_start = 961
-    _globals["_CONCEPTSCORE"]._serialized_end = 1218
-    _globals["_EMBEDTEXTSREQUEST"]._serialized_start = 1220
-    _globals["_EMBEDTEXTSREQUEST"]._serialized_end = 1317
-    _globals["_EMBEDTEXTSRESPONSE"]._serialized_start = 1319
-    _globals["_EMBEDTEXTSRESPONSE"]._serialized_end = 1378
-    _globals["_EMBEDIMAGESREQUEST"]._serialized_start = 1381
-    _globals["_EMBEDIMAGESREQUEST"]._serialized_end = 1512
-    _globals["_EMBEDIMAGESRESPONSE"]._serialized_start = 1514
-    _globals["_EMBEDIMAGESRESPONSE"]._serialized_end = 1574
-    _globals["_EMBEDDING"]._serialized_start = 1576
-    _globals["_EMBEDDING"]._serialized_end = 1637
-    _globals["_SCORERSERVICE"]._serialized_start = 1949
-    _globals["_SCORERSERVICE"]._serialized_end = 2264
+  DESCRIPTOR._loaded_options = None
+  _globals['_SCORINGFUNCTION']._serialized_start=1640
+  _globals['_SCORINGFUNCTION']._serialized_end=1946
+  _globals['_GETSCORERMODELREQUEST']._serialized_start=51
+  _globals['_GETSCORERMODELREQUEST']._serialized_end=115
+  _globals['_GETSCORERMODELRESPONSE']._serialized_start=117
+  _globals['_GETSCORERMODELRESPONSE']._serialized_end=175
+  _globals['_SCORESETTINGS']._serialized_start=178
+  _globals['_SCORESETTINGS']._serialized_end=408
+  _globals['_SCORECONCEPTSREQUEST']._serialized_start=411
+  _globals['_SCORECONCEPTSREQUEST']._serialized_end=593
+  _globals['_SCOREUNIT']._serialized_start=595
+  _globals['_SCOREUNIT']._serialized_end=715
+  _globals['_SCORECANDIDATE']._serialized_start=717
+  _globals['_SCORECANDIDATE']._serialized_end=799
+  _globals['_SCORECONCEPTSRESPONSE']._serialized_start=801
+  _globals['_SCORECONCEPTSRESPONSE']._serialized_end=859
+  _globals['_RANKING']._serialized_start=861
+  _globals['_RANKING']._serialized_end=958
+  _globals['_CONCEPTSCORE']._serialized_start=961
+  _globals['_CONCEPTSCORE']._serialized_end=1218
+  _globals['_EMBEDTEXTSREQUEST']._serialized_start=1220
+  _globals['_EMBEDTEXTSREQUEST']._serialized_end=1317
+  _globals['_EMBEDTEXTSRESPONSE']._serialized_start=1319
+  _globals['_EMBEDTEXTSRESPONSE']._serialized_end=1378
+  _globals['_EMBEDIMAGESREQUEST']._serialized_start=1381
+  _globals['_EMBEDIMAGESREQUEST']._serialized_end=1512
+  _globals['_EMBEDIMAGESRESPONSE']._serialized_start=1514
+  _globals['_EMBEDIMAGESRESPONSE']._serialized_end=1574
+  _globals['_EMBEDDING']._serialized_start=1576
+  _globals['_EMBEDDING']._serialized_end=1637
+  _globals['_SCORERSERVICE']._serialized_start=1949
+  _globals['_SCORERSERVICE']._serialized_end=2264
 # @@protoc_insertion_point(module_scope)

@@ -18,7 +18,6 @@ class ScoringFunction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SCORING_FUNCTION_TOPK_COMPARE: _ClassVar[ScoringFunction]
     SCORING_FUNCTION_PROBE_CORRELATION: _ClassVar[ScoringFunction]
     SCORING_FUNCTION_MEAN_OF_RANKS: _ClassVar[ScoringFunction]
-
 SCORING_FUNCTION_UNSPECIFIED: ScoringFunction
 SCORING_FUNCTION_MEAN_RANK: ScoringFunction
 SCORING_FUNCTION_SQUARED_MEAN: ScoringFunction
@@ -32,9 +31,7 @@ class GetScorerModelRequest(_message.Message):
     __slots__ = ("context",)
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
-    def __init__(
-        self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...) -> None: ...
 
 class GetScorerModelResponse(_message.Message):
     __slots__ = ("model",)
@@ -43,17 +40,7 @@ class GetScorerModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[_types_pb2.ModelInfo, _Mapping]] = ...) -> None: ...
 
 class ScoreSettings(_message.Message):
-    __slots__ = (
-        "function",
-        "beta",
-        "num_top_images",
-        "absent_product",
-        "num_labels",
-        "max_label_cosine",
-        "num_digits",
-        "show_at",
-        "probe_correlation",
-    )
+    __slots__ = ("function", "beta", "num_top_images", "absent_product", "num_labels", "max_label_cosine", "num_digits", "show_at", "probe_correlation")
     FUNCTION_FIELD_NUMBER: _ClassVar[int]
     BETA_FIELD_NUMBER: _ClassVar[int]
     NUM_TOP_IMAGES_FIELD_NUMBER: _ClassVar[int]
@@ -72,18 +59,7 @@ class ScoreSettings(_message.Message):
     num_digits: int
     show_at: int
     probe_correlation: bool
-    def __init__(
-        self,
-        function: _Optional[_Union[ScoringFunction, str]] = ...,
-        beta: _Optional[int] = ...,
-        num_top_images: _Optional[int] = ...,
-        absent_product: _Optional[float] = ...,
-        num_labels: _Optional[int] = ...,
-        max_label_cosine: _Optional[float] = ...,
-        num_digits: _Optional[int] = ...,
-        show_at: _Optional[int] = ...,
-        probe_correlation: _Optional[bool] = ...,
-    ) -> None: ...
+    def __init__(self, function: _Optional[_Union[ScoringFunction, str]] = ..., beta: _Optional[int] = ..., num_top_images: _Optional[int] = ..., absent_product: _Optional[float] = ..., num_labels: _Optional[int] = ..., max_label_cosine: _Optional[float] = ..., num_digits: _Optional[int] = ..., show_at: _Optional[int] = ..., probe_correlation: _Optional[bool] = ...) -> None: ...
 
 class ScoreConceptsRequest(_message.Message):
     __slots__ = ("context", "units", "settings", "manifest_ref", "model_digest")
@@ -97,14 +73,7 @@ class ScoreConceptsRequest(_message.Message):
     settings: ScoreSettings
     manifest_ref: str
     model_digest: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        units: _Optional[_Iterable[_Union[ScoreUnit, _Mapping]]] = ...,
-        settings: _Optional[_Union[ScoreSettings, _Mapping]] = ...,
-        manifest_ref: _Optional[str] = ...,
-        model_digest: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., units: _Optional[_Iterable[_Union[ScoreUnit, _Mapping]]] = ..., settings: _Optional[_Union[ScoreSettings, _Mapping]] = ..., manifest_ref: _Optional[str] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class ScoreUnit(_message.Message):
     __slots__ = ("exemplars", "candidates", "probe_activations_ref")
@@ -114,12 +83,7 @@ class ScoreUnit(_message.Message):
     exemplars: _containers.RepeatedCompositeFieldContainer[_types_pb2.Image]
     candidates: _containers.RepeatedCompositeFieldContainer[ScoreCandidate]
     probe_activations_ref: str
-    def __init__(
-        self,
-        exemplars: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ...,
-        candidates: _Optional[_Iterable[_Union[ScoreCandidate, _Mapping]]] = ...,
-        probe_activations_ref: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, exemplars: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ..., candidates: _Optional[_Iterable[_Union[ScoreCandidate, _Mapping]]] = ..., probe_activations_ref: _Optional[str] = ...) -> None: ...
 
 class ScoreCandidate(_message.Message):
     __slots__ = ("text", "images", "activations")
@@ -129,12 +93,7 @@ class ScoreCandidate(_message.Message):
     text: str
     images: _containers.RepeatedCompositeFieldContainer[_types_pb2.Image]
     activations: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(
-        self,
-        text: _Optional[str] = ...,
-        images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ...,
-        activations: _Optional[_Iterable[float]] = ...,
-    ) -> None: ...
+    def __init__(self, text: _Optional[str] = ..., images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ..., activations: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ScoreConceptsResponse(_message.Message):
     __slots__ = ("rankings",)
@@ -150,26 +109,10 @@ class Ranking(_message.Message):
     scores: _containers.RepeatedCompositeFieldContainer[ConceptScore]
     labels: _containers.RepeatedScalarFieldContainer[int]
     error: _types_pb2.ItemError
-    def __init__(
-        self,
-        scores: _Optional[_Iterable[_Union[ConceptScore, _Mapping]]] = ...,
-        labels: _Optional[_Iterable[int]] = ...,
-        error: _Optional[_Union[_types_pb2.ItemError, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, scores: _Optional[_Iterable[_Union[ConceptScore, _Mapping]]] = ..., labels: _Optional[_Iterable[int]] = ..., error: _Optional[_Union[_types_pb2.ItemError, _Mapping]] = ...) -> None: ...
 
 class ConceptScore(_message.Message):
-    __slots__ = (
-        "candidate",
-        "score",
-        "ranks",
-        "mean_rank",
-        "squared_mean",
-        "topk_squared_mean",
-        "image_products",
-        "topk_compare",
-        "probe_correlation",
-        "auc",
-    )
+    __slots__ = ("candidate", "score", "ranks", "mean_rank", "squared_mean", "topk_squared_mean", "image_products", "topk_compare", "probe_correlation", "auc")
     CANDIDATE_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     RANKS_FIELD_NUMBER: _ClassVar[int]
@@ -190,19 +133,7 @@ class ConceptScore(_message.Message):
     topk_compare: float
     probe_correlation: float
     auc: float
-    def __init__(
-        self,
-        candidate: _Optional[int] = ...,
-        score: _Optional[float] = ...,
-        ranks: _Optional[_Iterable[int]] = ...,
-        mean_rank: _Optional[float] = ...,
-        squared_mean: _Optional[float] = ...,
-        topk_squared_mean: _Optional[float] = ...,
-        image_products: _Optional[float] = ...,
-        topk_compare: _Optional[float] = ...,
-        probe_correlation: _Optional[float] = ...,
-        auc: _Optional[float] = ...,
-    ) -> None: ...
+    def __init__(self, candidate: _Optional[int] = ..., score: _Optional[float] = ..., ranks: _Optional[_Iterable[int]] = ..., mean_rank: _Optional[float] = ..., squared_mean: _Optional[float] = ..., topk_squared_mean: _Optional[float] = ..., image_products: _Optional[float] = ..., topk_compare: _Optional[float] = ..., probe_correlation: _Optional[float] = ..., auc: _Optional[float] = ...) -> None: ...
 
 class EmbedTextsRequest(_message.Message):
     __slots__ = ("context", "texts", "model_digest")
@@ -212,20 +143,13 @@ class EmbedTextsRequest(_message.Message):
     context: _types_pb2.RequestContext
     texts: _containers.RepeatedScalarFieldContainer[str]
     model_digest: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        texts: _Optional[_Iterable[str]] = ...,
-        model_digest: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., texts: _Optional[_Iterable[str]] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class EmbedTextsResponse(_message.Message):
     __slots__ = ("embeddings",)
     EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
     embeddings: _containers.RepeatedCompositeFieldContainer[Embedding]
-    def __init__(
-        self, embeddings: _Optional[_Iterable[_Union[Embedding, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, embeddings: _Optional[_Iterable[_Union[Embedding, _Mapping]]] = ...) -> None: ...
 
 class EmbedImagesRequest(_message.Message):
     __slots__ = ("context", "images", "show_at", "model_digest")
@@ -237,21 +161,13 @@ class EmbedImagesRequest(_message.Message):
     images: _containers.RepeatedCompositeFieldContainer[_types_pb2.Image]
     show_at: int
     model_digest: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ...,
-        show_at: _Optional[int] = ...,
-        model_digest: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ..., show_at: _Optional[int] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class EmbedImagesResponse(_message.Message):
     __slots__ = ("embeddings",)
     EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
     embeddings: _containers.RepeatedCompositeFieldContainer[Embedding]
-    def __init__(
-        self, embeddings: _Optional[_Iterable[_Union[Embedding, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, embeddings: _Optional[_Iterable[_Union[Embedding, _Mapping]]] = ...) -> None: ...
 
 class Embedding(_message.Message):
     __slots__ = ("values", "error")
@@ -259,8 +175,4 @@ class Embedding(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     values: _containers.RepeatedScalarFieldContainer[float]
     error: _types_pb2.ItemError
-    def __init__(
-        self,
-        values: _Optional[_Iterable[float]] = ...,
-        error: _Optional[_Union[_types_pb2.ItemError, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, values: _Optional[_Iterable[float]] = ..., error: _Optional[_Union[_types_pb2.ItemError, _Mapping]] = ...) -> None: ...

@@ -19,6 +19,7 @@ else:
 _T = _typing.TypeVar("_T")
 
 class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
+
 class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
@@ -30,41 +31,25 @@ class ScorerServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ScorerServiceAsyncStub: ...
-    GetScorerModel: _grpc.UnaryUnaryMultiCallable[
-        _scorer_pb2.GetScorerModelRequest, _scorer_pb2.GetScorerModelResponse
-    ]
+    GetScorerModel: _grpc.UnaryUnaryMultiCallable[_scorer_pb2.GetScorerModelRequest, _scorer_pb2.GetScorerModelResponse]
     """The embedding model behind this replica."""
-    ScoreConcepts: _grpc.UnaryUnaryMultiCallable[
-        _scorer_pb2.ScoreConceptsRequest, _scorer_pb2.ScoreConceptsResponse
-    ]
+    ScoreConcepts: _grpc.UnaryUnaryMultiCallable[_scorer_pb2.ScoreConceptsRequest, _scorer_pb2.ScoreConceptsResponse]
     """DnD step 3: the candidates of each unit, best first, with all component scores."""
-    EmbedTexts: _grpc.UnaryUnaryMultiCallable[
-        _scorer_pb2.EmbedTextsRequest, _scorer_pb2.EmbedTextsResponse
-    ]
+    EmbedTexts: _grpc.UnaryUnaryMultiCallable[_scorer_pb2.EmbedTextsRequest, _scorer_pb2.EmbedTextsResponse]
     """L2-normalised text embeddings."""
-    EmbedImages: _grpc.UnaryUnaryMultiCallable[
-        _scorer_pb2.EmbedImagesRequest, _scorer_pb2.EmbedImagesResponse
-    ]
+    EmbedImages: _grpc.UnaryUnaryMultiCallable[_scorer_pb2.EmbedImagesRequest, _scorer_pb2.EmbedImagesResponse]
     """L2-normalised image embeddings."""
 
 @_typing.type_check_only
 class ScorerServiceAsyncStub(ScorerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
-    GetScorerModel: _aio.UnaryUnaryMultiCallable[
-        _scorer_pb2.GetScorerModelRequest, _scorer_pb2.GetScorerModelResponse
-    ]  # type: ignore[assignment]
+    GetScorerModel: _aio.UnaryUnaryMultiCallable[_scorer_pb2.GetScorerModelRequest, _scorer_pb2.GetScorerModelResponse]  # type: ignore[assignment]
     """The embedding model behind this replica."""
-    ScoreConcepts: _aio.UnaryUnaryMultiCallable[
-        _scorer_pb2.ScoreConceptsRequest, _scorer_pb2.ScoreConceptsResponse
-    ]  # type: ignore[assignment]
+    ScoreConcepts: _aio.UnaryUnaryMultiCallable[_scorer_pb2.ScoreConceptsRequest, _scorer_pb2.ScoreConceptsResponse]  # type: ignore[assignment]
     """DnD step 3: the candidates of each unit, best first, with all component scores."""
-    EmbedTexts: _aio.UnaryUnaryMultiCallable[
-        _scorer_pb2.EmbedTextsRequest, _scorer_pb2.EmbedTextsResponse
-    ]  # type: ignore[assignment]
+    EmbedTexts: _aio.UnaryUnaryMultiCallable[_scorer_pb2.EmbedTextsRequest, _scorer_pb2.EmbedTextsResponse]  # type: ignore[assignment]
     """L2-normalised text embeddings."""
-    EmbedImages: _aio.UnaryUnaryMultiCallable[
-        _scorer_pb2.EmbedImagesRequest, _scorer_pb2.EmbedImagesResponse
-    ]  # type: ignore[assignment]
+    EmbedImages: _aio.UnaryUnaryMultiCallable[_scorer_pb2.EmbedImagesRequest, _scorer_pb2.EmbedImagesResponse]  # type: ignore[assignment]
     """L2-normalised image embeddings."""
 
 class ScorerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -73,9 +58,7 @@ class ScorerServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _scorer_pb2.GetScorerModelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _scorer_pb2.GetScorerModelResponse, _abc.Awaitable[_scorer_pb2.GetScorerModelResponse]
-    ]:
+    ) -> _typing.Union[_scorer_pb2.GetScorerModelResponse, _abc.Awaitable[_scorer_pb2.GetScorerModelResponse]]:
         """The embedding model behind this replica."""
 
     @_abc_1.abstractmethod
@@ -83,9 +66,7 @@ class ScorerServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _scorer_pb2.ScoreConceptsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _scorer_pb2.ScoreConceptsResponse, _abc.Awaitable[_scorer_pb2.ScoreConceptsResponse]
-    ]:
+    ) -> _typing.Union[_scorer_pb2.ScoreConceptsResponse, _abc.Awaitable[_scorer_pb2.ScoreConceptsResponse]]:
         """DnD step 3: the candidates of each unit, best first, with all component scores."""
 
     @_abc_1.abstractmethod
@@ -93,9 +74,7 @@ class ScorerServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _scorer_pb2.EmbedTextsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _scorer_pb2.EmbedTextsResponse, _abc.Awaitable[_scorer_pb2.EmbedTextsResponse]
-    ]:
+    ) -> _typing.Union[_scorer_pb2.EmbedTextsResponse, _abc.Awaitable[_scorer_pb2.EmbedTextsResponse]]:
         """L2-normalised text embeddings."""
 
     @_abc_1.abstractmethod
@@ -103,11 +82,7 @@ class ScorerServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _scorer_pb2.EmbedImagesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _scorer_pb2.EmbedImagesResponse, _abc.Awaitable[_scorer_pb2.EmbedImagesResponse]
-    ]:
+    ) -> _typing.Union[_scorer_pb2.EmbedImagesResponse, _abc.Awaitable[_scorer_pb2.EmbedImagesResponse]]:
         """L2-normalised image embeddings."""
 
-def add_ScorerServiceServicer_to_server(
-    servicer: ScorerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]
-) -> None: ...
+def add_ScorerServiceServicer_to_server(servicer: ScorerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,9 +11,7 @@ class GetSummarizerModelRequest(_message.Message):
     __slots__ = ("context",)
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
-    def __init__(
-        self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...) -> None: ...
 
 class GetSummarizerModelResponse(_message.Message):
     __slots__ = ("model",)
@@ -22,17 +20,7 @@ class GetSummarizerModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[_types_pb2.ModelInfo, _Mapping]] = ...) -> None: ...
 
 class ProposeSettings(_message.Message):
-    __slots__ = (
-        "prompt_set",
-        "simplify",
-        "num_summaries",
-        "one_call",
-        "temperature",
-        "num_phrases",
-        "max_candidates",
-        "add_background",
-        "merge_near_duplicates",
-    )
+    __slots__ = ("prompt_set", "simplify", "num_summaries", "one_call", "temperature", "num_phrases", "max_candidates", "add_background", "merge_near_duplicates")
     PROMPT_SET_FIELD_NUMBER: _ClassVar[int]
     SIMPLIFY_FIELD_NUMBER: _ClassVar[int]
     NUM_SUMMARIES_FIELD_NUMBER: _ClassVar[int]
@@ -51,18 +39,7 @@ class ProposeSettings(_message.Message):
     max_candidates: int
     add_background: bool
     merge_near_duplicates: bool
-    def __init__(
-        self,
-        prompt_set: _Optional[str] = ...,
-        simplify: _Optional[bool] = ...,
-        num_summaries: _Optional[int] = ...,
-        one_call: _Optional[bool] = ...,
-        temperature: _Optional[float] = ...,
-        num_phrases: _Optional[int] = ...,
-        max_candidates: _Optional[int] = ...,
-        add_background: _Optional[bool] = ...,
-        merge_near_duplicates: _Optional[bool] = ...,
-    ) -> None: ...
+    def __init__(self, prompt_set: _Optional[str] = ..., simplify: _Optional[bool] = ..., num_summaries: _Optional[int] = ..., one_call: _Optional[bool] = ..., temperature: _Optional[float] = ..., num_phrases: _Optional[int] = ..., max_candidates: _Optional[int] = ..., add_background: _Optional[bool] = ..., merge_near_duplicates: _Optional[bool] = ...) -> None: ...
 
 class ProposeConceptsRequest(_message.Message):
     __slots__ = ("context", "units", "settings", "model_digest")
@@ -74,13 +51,7 @@ class ProposeConceptsRequest(_message.Message):
     units: _containers.RepeatedCompositeFieldContainer[UnitCaptions]
     settings: ProposeSettings
     model_digest: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        units: _Optional[_Iterable[_Union[UnitCaptions, _Mapping]]] = ...,
-        settings: _Optional[_Union[ProposeSettings, _Mapping]] = ...,
-        model_digest: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., units: _Optional[_Iterable[_Union[UnitCaptions, _Mapping]]] = ..., settings: _Optional[_Union[ProposeSettings, _Mapping]] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class UnitCaptions(_message.Message):
     __slots__ = ("captions", "candidates", "seed")
@@ -90,20 +61,13 @@ class UnitCaptions(_message.Message):
     captions: _containers.RepeatedScalarFieldContainer[str]
     candidates: _containers.RepeatedCompositeFieldContainer[_types_pb2.Candidate]
     seed: int
-    def __init__(
-        self,
-        captions: _Optional[_Iterable[str]] = ...,
-        candidates: _Optional[_Iterable[_Union[_types_pb2.Candidate, _Mapping]]] = ...,
-        seed: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, captions: _Optional[_Iterable[str]] = ..., candidates: _Optional[_Iterable[_Union[_types_pb2.Candidate, _Mapping]]] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class ProposeConceptsResponse(_message.Message):
     __slots__ = ("proposals",)
     PROPOSALS_FIELD_NUMBER: _ClassVar[int]
     proposals: _containers.RepeatedCompositeFieldContainer[Proposal]
-    def __init__(
-        self, proposals: _Optional[_Iterable[_Union[Proposal, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, proposals: _Optional[_Iterable[_Union[Proposal, _Mapping]]] = ...) -> None: ...
 
 class Proposal(_message.Message):
     __slots__ = ("candidates", "tokens", "error")
@@ -113,12 +77,7 @@ class Proposal(_message.Message):
     candidates: _containers.RepeatedCompositeFieldContainer[_types_pb2.Candidate]
     tokens: TokenUse
     error: _types_pb2.ItemError
-    def __init__(
-        self,
-        candidates: _Optional[_Iterable[_Union[_types_pb2.Candidate, _Mapping]]] = ...,
-        tokens: _Optional[_Union[TokenUse, _Mapping]] = ...,
-        error: _Optional[_Union[_types_pb2.ItemError, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, candidates: _Optional[_Iterable[_Union[_types_pb2.Candidate, _Mapping]]] = ..., tokens: _Optional[_Union[TokenUse, _Mapping]] = ..., error: _Optional[_Union[_types_pb2.ItemError, _Mapping]] = ...) -> None: ...
 
 class TokenUse(_message.Message):
     __slots__ = ("num_calls", "num_input_tokens", "num_output_tokens")
@@ -128,9 +87,4 @@ class TokenUse(_message.Message):
     num_calls: int
     num_input_tokens: int
     num_output_tokens: int
-    def __init__(
-        self,
-        num_calls: _Optional[int] = ...,
-        num_input_tokens: _Optional[int] = ...,
-        num_output_tokens: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, num_calls: _Optional[int] = ..., num_input_tokens: _Optional[int] = ..., num_output_tokens: _Optional[int] = ...) -> None: ...

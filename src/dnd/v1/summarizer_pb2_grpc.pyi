@@ -19,6 +19,7 @@ else:
 _T = _typing.TypeVar("_T")
 
 class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
+
 class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
@@ -30,25 +31,17 @@ class SummarizerServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SummarizerServiceAsyncStub: ...
-    GetSummarizerModel: _grpc.UnaryUnaryMultiCallable[
-        _summarizer_pb2.GetSummarizerModelRequest, _summarizer_pb2.GetSummarizerModelResponse
-    ]
+    GetSummarizerModel: _grpc.UnaryUnaryMultiCallable[_summarizer_pb2.GetSummarizerModelRequest, _summarizer_pb2.GetSummarizerModelResponse]
     """The language model behind this replica."""
-    ProposeConcepts: _grpc.UnaryUnaryMultiCallable[
-        _summarizer_pb2.ProposeConceptsRequest, _summarizer_pb2.ProposeConceptsResponse
-    ]
+    ProposeConcepts: _grpc.UnaryUnaryMultiCallable[_summarizer_pb2.ProposeConceptsRequest, _summarizer_pb2.ProposeConceptsResponse]
     """DnD step 2, second half: the candidate pool of each unit, in request order."""
 
 @_typing.type_check_only
 class SummarizerServiceAsyncStub(SummarizerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
-    GetSummarizerModel: _aio.UnaryUnaryMultiCallable[
-        _summarizer_pb2.GetSummarizerModelRequest, _summarizer_pb2.GetSummarizerModelResponse
-    ]  # type: ignore[assignment]
+    GetSummarizerModel: _aio.UnaryUnaryMultiCallable[_summarizer_pb2.GetSummarizerModelRequest, _summarizer_pb2.GetSummarizerModelResponse]  # type: ignore[assignment]
     """The language model behind this replica."""
-    ProposeConcepts: _aio.UnaryUnaryMultiCallable[
-        _summarizer_pb2.ProposeConceptsRequest, _summarizer_pb2.ProposeConceptsResponse
-    ]  # type: ignore[assignment]
+    ProposeConcepts: _aio.UnaryUnaryMultiCallable[_summarizer_pb2.ProposeConceptsRequest, _summarizer_pb2.ProposeConceptsResponse]  # type: ignore[assignment]
     """DnD step 2, second half: the candidate pool of each unit, in request order."""
 
 class SummarizerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -57,10 +50,7 @@ class SummarizerServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _summarizer_pb2.GetSummarizerModelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _summarizer_pb2.GetSummarizerModelResponse,
-        _abc.Awaitable[_summarizer_pb2.GetSummarizerModelResponse],
-    ]:
+    ) -> _typing.Union[_summarizer_pb2.GetSummarizerModelResponse, _abc.Awaitable[_summarizer_pb2.GetSummarizerModelResponse]]:
         """The language model behind this replica."""
 
     @_abc_1.abstractmethod
@@ -68,12 +58,7 @@ class SummarizerServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _summarizer_pb2.ProposeConceptsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _summarizer_pb2.ProposeConceptsResponse,
-        _abc.Awaitable[_summarizer_pb2.ProposeConceptsResponse],
-    ]:
+    ) -> _typing.Union[_summarizer_pb2.ProposeConceptsResponse, _abc.Awaitable[_summarizer_pb2.ProposeConceptsResponse]]:
         """DnD step 2, second half: the candidate pool of each unit, in request order."""
 
-def add_SummarizerServiceServicer_to_server(
-    servicer: SummarizerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]
-) -> None: ...
+def add_SummarizerServiceServicer_to_server(servicer: SummarizerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

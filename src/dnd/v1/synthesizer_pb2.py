@@ -4,15 +4,18 @@
 # source: dnd/v1/synthesizer.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "dnd/v1/synthesizer.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'dnd/v1/synthesizer.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -22,29 +25,27 @@ _sym_db = _symbol_database.Default()
 from dnd.v1 import types_pb2 as dnd_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x18\x64nd/v1/synthesizer.proto\x12\x06\x64nd.v1\x1a\x12\x64nd/v1/types.proto"E\n\x1aGetSynthesizerModelRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext"?\n\x1bGetSynthesizerModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.dnd.v1.ModelInfo"Y\n\x11SynthesisSettings\x12\x11\n\tnum_steps\x18\x01 \x01(\x05\x12\x10\n\x08guidance\x18\x02 \x01(\x01\x12\x0c\n\x04size\x18\x03 \x01(\x05\x12\x11\n\tscheduler\x18\x04 \x01(\t"\xa8\x01\n\x17SynthesizeImagesRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12!\n\x08\x64rawings\x18\x02 \x03(\x0b\x32\x0f.dnd.v1.Drawing\x12+\n\x08settings\x18\x03 \x01(\x0b\x32\x19.dnd.v1.SynthesisSettings\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t"\'\n\x07\x44rawing\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04"B\n\x18SynthesizeImagesResponse\x12&\n\x06images\x18\x01 \x03(\x0b\x32\x16.dnd.v1.SyntheticImage"P\n\x0eSyntheticImage\x12\x1c\n\x05image\x18\x01 \x01(\x0b\x32\r.dnd.v1.Image\x12 \n\x05\x65rror\x18\x02 \x01(\x0b\x32\x11.dnd.v1.ItemError2\xcb\x01\n\x12SynthesizerService\x12^\n\x13GetSynthesizerModel\x12".dnd.v1.GetSynthesizerModelRequest\x1a#.dnd.v1.GetSynthesizerModelResponse\x12U\n\x10SynthesizeImages\x12\x1f.dnd.v1.SynthesizeImagesRequest\x1a .dnd.v1.SynthesizeImagesResponseb\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64nd/v1/synthesizer.proto\x12\x06\x64nd.v1\x1a\x12\x64nd/v1/types.proto\"E\n\x1aGetSynthesizerModelRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\"?\n\x1bGetSynthesizerModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.dnd.v1.ModelInfo\"Y\n\x11SynthesisSettings\x12\x11\n\tnum_steps\x18\x01 \x01(\x05\x12\x10\n\x08guidance\x18\x02 \x01(\x01\x12\x0c\n\x04size\x18\x03 \x01(\x05\x12\x11\n\tscheduler\x18\x04 \x01(\t\"\xa8\x01\n\x17SynthesizeImagesRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12!\n\x08\x64rawings\x18\x02 \x03(\x0b\x32\x0f.dnd.v1.Drawing\x12+\n\x08settings\x18\x03 \x01(\x0b\x32\x19.dnd.v1.SynthesisSettings\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\"\'\n\x07\x44rawing\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"B\n\x18SynthesizeImagesResponse\x12&\n\x06images\x18\x01 \x03(\x0b\x32\x16.dnd.v1.SyntheticImage\"P\n\x0eSyntheticImage\x12\x1c\n\x05image\x18\x01 \x01(\x0b\x32\r.dnd.v1.Image\x12 \n\x05\x65rror\x18\x02 \x01(\x0b\x32\x11.dnd.v1.ItemError2\xcb\x01\n\x12SynthesizerService\x12^\n\x13GetSynthesizerModel\x12\".dnd.v1.GetSynthesizerModelRequest\x1a#.dnd.v1.GetSynthesizerModelResponse\x12U\n\x10SynthesizeImages\x12\x1f.dnd.v1.SynthesizeImagesRequest\x1a .dnd.v1.SynthesizeImagesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "dnd.v1.synthesizer_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dnd.v1.synthesizer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_GETSYNTHESIZERMODELREQUEST"]._serialized_start = 56
-    _globals["_GETSYNTHESIZERMODELREQUEST"]._serialized_end = 125
-    _globals["_GETSYNTHESIZERMODELRESPONSE"]._serialized_start = 127
-    _globals["_GETSYNTHESIZERMODELRESPONSE"]._serialized_end = 190
-    _globals["_SYNTHESISSETTINGS"]._serialized_start = 192
-    _globals["_SYNTHESISSETTINGS"]._serialized_end = 281
-    _globals["_SYNTHESIZEIMAGESREQUEST"]._serialized_start = 284
-    _globals["_SYNTHESIZEIMAGESREQUEST"]._serialized_end = 452
-    _globals["_DRAWING"]._serialized_start = 454
-    _globals["_DRAWING"]._serialized_end = 493
-    _globals["_SYNTHESIZEIMAGESRESPONSE"]._serialized_start = 495
-    _globals["_SYNTHESIZEIMAGESRESPONSE"]._serialized_end = 561
-    _globals["_SYNTHETICIMAGE"]._serialized_start = 563
-    _globals["_SYNTHETICIMAGE"]._serialized_end = 643
-    _globals["_SYNTHESIZERSERVICE"]._serialized_start = 646
-    _globals["_SYNTHESIZERSERVICE"]._serialized_end = 849
+  DESCRIPTOR._loaded_options = None
+  _globals['_GETSYNTHESIZERMODELREQUEST']._serialized_start=56
+  _globals['_GETSYNTHESIZERMODELREQUEST']._serialized_end=125
+  _globals['_GETSYNTHESIZERMODELRESPONSE']._serialized_start=127
+  _globals['_GETSYNTHESIZERMODELRESPONSE']._serialized_end=190
+  _globals['_SYNTHESISSETTINGS']._serialized_start=192
+  _globals['_SYNTHESISSETTINGS']._serialized_end=281
+  _globals['_SYNTHESIZEIMAGESREQUEST']._serialized_start=284
+  _globals['_SYNTHESIZEIMAGESREQUEST']._serialized_end=452
+  _globals['_DRAWING']._serialized_start=454
+  _globals['_DRAWING']._serialized_end=493
+  _globals['_SYNTHESIZEIMAGESRESPONSE']._serialized_start=495
+  _globals['_SYNTHESIZEIMAGESRESPONSE']._serialized_end=561
+  _globals['_SYNTHETICIMAGE']._serialized_start=563
+  _globals['_SYNTHETICIMAGE']._serialized_end=643
+  _globals['_SYNTHESIZERSERVICE']._serialized_start=646
+  _globals['_SYNTHESIZERSERVICE']._serialized_end=849
 # @@protoc_insertion_point(module_scope)

@@ -11,9 +11,7 @@ class GetSynthesizerModelRequest(_message.Message):
     __slots__ = ("context",)
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
-    def __init__(
-        self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...) -> None: ...
 
 class GetSynthesizerModelResponse(_message.Message):
     __slots__ = ("model",)
@@ -31,13 +29,7 @@ class SynthesisSettings(_message.Message):
     guidance: float
     size: int
     scheduler: str
-    def __init__(
-        self,
-        num_steps: _Optional[int] = ...,
-        guidance: _Optional[float] = ...,
-        size: _Optional[int] = ...,
-        scheduler: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, num_steps: _Optional[int] = ..., guidance: _Optional[float] = ..., size: _Optional[int] = ..., scheduler: _Optional[str] = ...) -> None: ...
 
 class SynthesizeImagesRequest(_message.Message):
     __slots__ = ("context", "drawings", "settings", "model_digest")
@@ -49,13 +41,7 @@ class SynthesizeImagesRequest(_message.Message):
     drawings: _containers.RepeatedCompositeFieldContainer[Drawing]
     settings: SynthesisSettings
     model_digest: str
-    def __init__(
-        self,
-        context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...,
-        drawings: _Optional[_Iterable[_Union[Drawing, _Mapping]]] = ...,
-        settings: _Optional[_Union[SynthesisSettings, _Mapping]] = ...,
-        model_digest: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., drawings: _Optional[_Iterable[_Union[Drawing, _Mapping]]] = ..., settings: _Optional[_Union[SynthesisSettings, _Mapping]] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class Drawing(_message.Message):
     __slots__ = ("prompt", "seed")
@@ -69,9 +55,7 @@ class SynthesizeImagesResponse(_message.Message):
     __slots__ = ("images",)
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     images: _containers.RepeatedCompositeFieldContainer[SyntheticImage]
-    def __init__(
-        self, images: _Optional[_Iterable[_Union[SyntheticImage, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, images: _Optional[_Iterable[_Union[SyntheticImage, _Mapping]]] = ...) -> None: ...
 
 class SyntheticImage(_message.Message):
     __slots__ = ("image", "error")
@@ -79,8 +63,4 @@ class SyntheticImage(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     image: _types_pb2.Image
     error: _types_pb2.ItemError
-    def __init__(
-        self,
-        image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ...,
-        error: _Optional[_Union[_types_pb2.ItemError, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., error: _Optional[_Union[_types_pb2.ItemError, _Mapping]] = ...) -> None: ...

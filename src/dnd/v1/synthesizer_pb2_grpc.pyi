@@ -19,6 +19,7 @@ else:
 _T = _typing.TypeVar("_T")
 
 class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
+
 class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
@@ -30,25 +31,17 @@ class SynthesizerServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SynthesizerServiceAsyncStub: ...
-    GetSynthesizerModel: _grpc.UnaryUnaryMultiCallable[
-        _synthesizer_pb2.GetSynthesizerModelRequest, _synthesizer_pb2.GetSynthesizerModelResponse
-    ]
+    GetSynthesizerModel: _grpc.UnaryUnaryMultiCallable[_synthesizer_pb2.GetSynthesizerModelRequest, _synthesizer_pb2.GetSynthesizerModelResponse]
     """The pipeline behind this replica."""
-    SynthesizeImages: _grpc.UnaryUnaryMultiCallable[
-        _synthesizer_pb2.SynthesizeImagesRequest, _synthesizer_pb2.SynthesizeImagesResponse
-    ]
+    SynthesizeImages: _grpc.UnaryUnaryMultiCallable[_synthesizer_pb2.SynthesizeImagesRequest, _synthesizer_pb2.SynthesizeImagesResponse]
     """DnD step 3: one image for each prompt, in request order. One batch may mix prompts."""
 
 @_typing.type_check_only
 class SynthesizerServiceAsyncStub(SynthesizerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
-    GetSynthesizerModel: _aio.UnaryUnaryMultiCallable[
-        _synthesizer_pb2.GetSynthesizerModelRequest, _synthesizer_pb2.GetSynthesizerModelResponse
-    ]  # type: ignore[assignment]
+    GetSynthesizerModel: _aio.UnaryUnaryMultiCallable[_synthesizer_pb2.GetSynthesizerModelRequest, _synthesizer_pb2.GetSynthesizerModelResponse]  # type: ignore[assignment]
     """The pipeline behind this replica."""
-    SynthesizeImages: _aio.UnaryUnaryMultiCallable[
-        _synthesizer_pb2.SynthesizeImagesRequest, _synthesizer_pb2.SynthesizeImagesResponse
-    ]  # type: ignore[assignment]
+    SynthesizeImages: _aio.UnaryUnaryMultiCallable[_synthesizer_pb2.SynthesizeImagesRequest, _synthesizer_pb2.SynthesizeImagesResponse]  # type: ignore[assignment]
     """DnD step 3: one image for each prompt, in request order. One batch may mix prompts."""
 
 class SynthesizerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -57,10 +50,7 @@ class SynthesizerServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _synthesizer_pb2.GetSynthesizerModelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _synthesizer_pb2.GetSynthesizerModelResponse,
-        _abc.Awaitable[_synthesizer_pb2.GetSynthesizerModelResponse],
-    ]:
+    ) -> _typing.Union[_synthesizer_pb2.GetSynthesizerModelResponse, _abc.Awaitable[_synthesizer_pb2.GetSynthesizerModelResponse]]:
         """The pipeline behind this replica."""
 
     @_abc_1.abstractmethod
@@ -68,12 +58,7 @@ class SynthesizerServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _synthesizer_pb2.SynthesizeImagesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _synthesizer_pb2.SynthesizeImagesResponse,
-        _abc.Awaitable[_synthesizer_pb2.SynthesizeImagesResponse],
-    ]:
+    ) -> _typing.Union[_synthesizer_pb2.SynthesizeImagesResponse, _abc.Awaitable[_synthesizer_pb2.SynthesizeImagesResponse]]:
         """DnD step 3: one image for each prompt, in request order. One batch may mix prompts."""
 
-def add_SynthesizerServiceServicer_to_server(
-    servicer: SynthesizerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]
-) -> None: ...
+def add_SynthesizerServiceServicer_to_server(servicer: SynthesizerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,46 +4,49 @@
 # source: dnd/v1/types.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "dnd/v1/types.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'dnd/v1/types.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x12\x64nd/v1/types.proto\x12\x06\x64nd.v1"c\n\x0eRequestContext\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12"\n\x08priority\x18\x03 \x01(\x0e\x32\x10.dnd.v1.Priority\x12\x10\n\x08trace_id\x18\x04 \x01(\t"0\n\x05Image\x12\r\n\x03ref\x18\x01 \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x08\n\x06source"5\n\x03\x42ox\x12\n\n\x02x0\x18\x01 \x01(\x05\x12\n\n\x02y0\x18\x02 \x01(\x05\x12\n\n\x02x1\x18\x03 \x01(\x05\x12\n\n\x02y1\x18\x04 \x01(\x05":\n\tItemError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t"s\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x13\n\x0b\x66ixed_batch\x18\x06 \x01(\x05"B\n\tCandidate\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\'\n\x06origin\x18\x02 \x01(\x0e\x32\x17.dnd.v1.CandidateOrigin*R\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x12\n\x0ePRIORITY_BATCH\x10\x02*\xb9\x01\n\x0f\x43\x61ndidateOrigin\x12 \n\x1c\x43\x41NDIDATE_ORIGIN_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43\x41NDIDATE_ORIGIN_SUMMARY\x10\x01\x12\x1f\n\x1b\x43\x41NDIDATE_ORIGIN_BACKGROUND\x10\x02\x12#\n\x1f\x43\x41NDIDATE_ORIGIN_CAPTION_PHRASE\x10\x03\x12 \n\x1c\x43\x41NDIDATE_ORIGIN_CONCEPT_SET\x10\x04*\x8f\x01\n\x0cUnitActivity\x12\x1d\n\x19UNIT_ACTIVITY_UNSPECIFIED\x10\x00\x12\x16\n\x12UNIT_ACTIVITY_LIVE\x10\x01\x12\x16\n\x12UNIT_ACTIVITY_DEAD\x10\x02\x12\x16\n\x12UNIT_ACTIVITY_TIED\x10\x03\x12\x18\n\x14UNIT_ACTIVITY_SPARSE\x10\x04\x62\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12\x64nd/v1/types.proto\x12\x06\x64nd.v1\"c\n\x0eRequestContext\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\"\n\x08priority\x18\x03 \x01(\x0e\x32\x10.dnd.v1.Priority\x12\x10\n\x08trace_id\x18\x04 \x01(\t\"0\n\x05Image\x12\r\n\x03ref\x18\x01 \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x08\n\x06source\"5\n\x03\x42ox\x12\n\n\x02x0\x18\x01 \x01(\x05\x12\n\n\x02y0\x18\x02 \x01(\x05\x12\n\n\x02x1\x18\x03 \x01(\x05\x12\n\n\x02y1\x18\x04 \x01(\x05\":\n\tItemError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"s\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x13\n\x0b\x66ixed_batch\x18\x06 \x01(\x05\"B\n\tCandidate\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\'\n\x06origin\x18\x02 \x01(\x0e\x32\x17.dnd.v1.CandidateOrigin*R\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x12\n\x0ePRIORITY_BATCH\x10\x02*\xb9\x01\n\x0f\x43\x61ndidateOrigin\x12 \n\x1c\x43\x41NDIDATE_ORIGIN_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43\x41NDIDATE_ORIGIN_SUMMARY\x10\x01\x12\x1f\n\x1b\x43\x41NDIDATE_ORIGIN_BACKGROUND\x10\x02\x12#\n\x1f\x43\x41NDIDATE_ORIGIN_CAPTION_PHRASE\x10\x03\x12 \n\x1c\x43\x41NDIDATE_ORIGIN_CONCEPT_SET\x10\x04*\x8f\x01\n\x0cUnitActivity\x12\x1d\n\x19UNIT_ACTIVITY_UNSPECIFIED\x10\x00\x12\x16\n\x12UNIT_ACTIVITY_LIVE\x10\x01\x12\x16\n\x12UNIT_ACTIVITY_DEAD\x10\x02\x12\x16\n\x12UNIT_ACTIVITY_TIED\x10\x03\x12\x18\n\x14UNIT_ACTIVITY_SPARSE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "dnd.v1.types_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dnd.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_PRIORITY"]._serialized_start = 481
-    _globals["_PRIORITY"]._serialized_end = 563
-    _globals["_CANDIDATEORIGIN"]._serialized_start = 566
-    _globals["_CANDIDATEORIGIN"]._serialized_end = 751
-    _globals["_UNITACTIVITY"]._serialized_start = 754
-    _globals["_UNITACTIVITY"]._serialized_end = 897
-    _globals["_REQUESTCONTEXT"]._serialized_start = 30
-    _globals["_REQUESTCONTEXT"]._serialized_end = 129
-    _globals["_IMAGE"]._serialized_start = 131
-    _globals["_IMAGE"]._serialized_end = 179
-    _globals["_BOX"]._serialized_start = 181
-    _globals["_BOX"]._serialized_end = 234
-    _globals["_ITEMERROR"]._serialized_start = 236
-    _globals["_ITEMERROR"]._serialized_end = 294
-    _globals["_MODELINFO"]._serialized_start = 296
-    _globals["_MODELINFO"]._serialized_end = 411
-    _globals["_CANDIDATE"]._serialized_start = 413
-    _globals["_CANDIDATE"]._serialized_end = 479
+  DESCRIPTOR._loaded_options = None
+  _globals['_PRIORITY']._serialized_start=481
+  _globals['_PRIORITY']._serialized_end=563
+  _globals['_CANDIDATEORIGIN']._serialized_start=566
+  _globals['_CANDIDATEORIGIN']._serialized_end=751
+  _globals['_UNITACTIVITY']._serialized_start=754
+  _globals['_UNITACTIVITY']._serialized_end=897
+  _globals['_REQUESTCONTEXT']._serialized_start=30
+  _globals['_REQUESTCONTEXT']._serialized_end=129
+  _globals['_IMAGE']._serialized_start=131
+  _globals['_IMAGE']._serialized_end=179
+  _globals['_BOX']._serialized_start=181
+  _globals['_BOX']._serialized_end=234
+  _globals['_ITEMERROR']._serialized_start=236
+  _globals['_ITEMERROR']._serialized_end=294
+  _globals['_MODELINFO']._serialized_start=296
+  _globals['_MODELINFO']._serialized_end=411
+  _globals['_CANDIDATE']._serialized_start=413
+  _globals['_CANDIDATE']._serialized_end=479
 # @@protoc_insertion_point(module_scope)

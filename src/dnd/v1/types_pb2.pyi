@@ -26,7 +26,6 @@ class UnitActivity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     UNIT_ACTIVITY_DEAD: _ClassVar[UnitActivity]
     UNIT_ACTIVITY_TIED: _ClassVar[UnitActivity]
     UNIT_ACTIVITY_SPARSE: _ClassVar[UnitActivity]
-
 PRIORITY_UNSPECIFIED: Priority
 PRIORITY_INTERACTIVE: Priority
 PRIORITY_BATCH: Priority
@@ -51,13 +50,7 @@ class RequestContext(_message.Message):
     job: str
     priority: Priority
     trace_id: str
-    def __init__(
-        self,
-        tenant: _Optional[str] = ...,
-        job: _Optional[str] = ...,
-        priority: _Optional[_Union[Priority, str]] = ...,
-        trace_id: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, tenant: _Optional[str] = ..., job: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., trace_id: _Optional[str] = ...) -> None: ...
 
 class Image(_message.Message):
     __slots__ = ("ref", "data")
@@ -77,13 +70,7 @@ class Box(_message.Message):
     y0: int
     x1: int
     y1: int
-    def __init__(
-        self,
-        x0: _Optional[int] = ...,
-        y0: _Optional[int] = ...,
-        x1: _Optional[int] = ...,
-        y1: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, x0: _Optional[int] = ..., y0: _Optional[int] = ..., x1: _Optional[int] = ..., y1: _Optional[int] = ...) -> None: ...
 
 class ItemError(_message.Message):
     __slots__ = ("code", "reason", "message")
@@ -93,12 +80,7 @@ class ItemError(_message.Message):
     code: int
     reason: str
     message: str
-    def __init__(
-        self,
-        code: _Optional[int] = ...,
-        reason: _Optional[str] = ...,
-        message: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
     __slots__ = ("name", "digest", "architecture", "dtype", "device", "fixed_batch")
@@ -114,15 +96,7 @@ class ModelInfo(_message.Message):
     dtype: str
     device: str
     fixed_batch: int
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        digest: _Optional[str] = ...,
-        architecture: _Optional[str] = ...,
-        dtype: _Optional[str] = ...,
-        device: _Optional[str] = ...,
-        fixed_batch: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., fixed_batch: _Optional[int] = ...) -> None: ...
 
 class Candidate(_message.Message):
     __slots__ = ("text", "origin")
@@ -130,6 +104,4 @@ class Candidate(_message.Message):
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     text: str
     origin: CandidateOrigin
-    def __init__(
-        self, text: _Optional[str] = ..., origin: _Optional[_Union[CandidateOrigin, str]] = ...
-    ) -> None: ...
+    def __init__(self, text: _Optional[str] = ..., origin: _Optional[_Union[CandidateOrigin, str]] = ...) -> None: ...
