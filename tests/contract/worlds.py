@@ -24,7 +24,7 @@ from tiny import captioners, embedders, pipelines
 
 from dnd.artifacts import ArtifactStore
 from dnd.clients import SERVICE_NAMES, error_of
-from dnd.errors import NotFound
+from dnd.errors import DeadlineExceeded, NotFound
 from dnd.images import encode_png
 from dnd.serving import DynamicBatcher, Metrics, StageService
 from dnd.serving.interceptor import ErrorInterceptor
@@ -274,7 +274,8 @@ class ScriptedModel:
     ) -> list[OrError[Any]]:
         from dnd_services.summarizer.llm import ChatAnswer
 
-        await asyncio.to_thread(self._gate.wait, timeout_s)
+        if not await asyncio.to_thread(self._gate.wait, timeout_s):
+            raise DeadlineExceeded("The scripted model was not asked to go on in time.")
         nouns = [re.findall(r"^\d+\. a (\w+)", c.messages[-1].content, re.M) for c in calls]
         return [ChatAnswer(found[-1] if found else "", 20, 1) for found in nouns]
 
