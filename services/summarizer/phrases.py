@@ -17,8 +17,8 @@ _FUNCTION_WORDS = """
     be because been before behind being below beneath beside between both but by can close closeup
     do does down each few for from front full has have having he her here him his holding in inside
     into is it its itself just lots made many more most mostly much near next no not of off on one
-    onto or other out outside over own part piece really she showing shown shows side sitting so some
-    something standing such that their them then there these they thing things this those three
+    onto or other out outside over own part piece really she showing shown shows side sitting so
+    some something standing such that their them then there these they thing things this those three
     through to together top toward towards two under up upon us very was wearing were what where
     which while who whose with within without you your
     background drawing graphic icon illustration image images photo photograph picture pictures
