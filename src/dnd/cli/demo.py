@@ -48,14 +48,14 @@ def demo(out: Path) -> None:
     """Label 48 units of a real network with models that come along.
 
     The network is EfficientNet-Lite0 with its ImageNet weights. Everything is computed anew.
-    Needs no GPU, no account and no network. The probe set is 2,000 emoji; the pack's captioner,
-    drawing model and CLIP are small and know emoji only.
+    Needs no GPU, no account and no network. The probe set is some 2,000 emoji; the pack's
+    captioner, drawing model and CLIP are small and know emoji only.
     """
     began = time.monotonic()
     stack = out / ".dnd-demo"
     _remove(stack)  # of an earlier demo: nothing of it is used again
     say(
-        "EfficientNet-Lite0 with its ImageNet weights, on 2,000 emoji of OpenMoji. Captions, "
+        "EfficientNet-Lite0 with its ImageNet weights, on some 2,000 emoji of OpenMoji. Captions, "
         "drawings\nand CLIP come from the starter pack: small models that know emoji only. "
         "Concepts come from\nSmolLM2-135M."
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from tiny import embedders
+from tiny.settings import tiny_settings
 
-from dnd.settings import ModelServerSettings
 from dnd_services.scorer.backend import ClipModel, load_clip
 
 SAVE: dict[str, Callable[[Path], Path]] = {
@@ -18,6 +19,7 @@ SAVE: dict[str, Callable[[Path], Path]] = {
     "siglip": embedders.save_siglip,
 }
 MAX_BATCH = 6
+settings_for = partial(tiny_settings, MAX_BATCH)
 
 
 @pytest.fixture(scope="session")
@@ -54,10 +56,3 @@ def pictures() -> list[Image.Image]:
     return [
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)) for _ in range(MAX_BATCH)
     ]
-
-
-def settings_for(folder: Path, **options: object) -> ModelServerSettings:
-    """Settings of one thread: with more, equal bits need a setting made before torch computes."""
-    values: dict[str, object] = {"max_batch": MAX_BATCH, "artifacts": "unused", "threads": 1}
-    values |= options
-    return ModelServerSettings(model=str(folder), **values)  # type: ignore[arg-type]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tiny import chat_models
+from tiny.settings import tiny_settings
 
 from dnd.serving import Metrics
-from dnd.settings import ModelServerSettings
 from dnd.types import ModelInfo, OrError, RequestContext
 from dnd_services.summarizer.llm import ChatAnswer, ChatCall
 from dnd_services.summarizer.local_backend import LocalChatModel, load_chat_model
 from dnd_services.summarizer.prompting import PromptSets, load_prompt_sets
 
 MAX_BATCH = 6
+settings_for = partial(tiny_settings, MAX_BATCH)
 CONTEXT = RequestContext()
 
 
@@ -35,13 +37,6 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prompts() -> PromptSets:
     """The built-in prompt sets."""
     return load_prompt_sets()
-
-
-def settings_for(model: str | Path, **options: object) -> ModelServerSettings:
-    """Settings of one thread: with more, equal bits need a setting made before torch computes."""
-    values: dict[str, object] = {"max_batch": MAX_BATCH, "artifacts": "unused", "threads": 1}
-    values |= options
-    return ModelServerSettings(model=str(model), **values)  # type: ignore[arg-type]
 
 
 def load(model: str | Path, **options: object) -> LocalChatModel:

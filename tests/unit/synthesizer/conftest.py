@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tiny import pipelines
+from tiny.settings import tiny_settings
 
-from dnd.settings import ModelServerSettings
 from dnd_services.synthesizer.backend import Synthesizer, load_synthesizer
 
 SAVE: dict[str, Callable[[Path], Path]] = {
@@ -17,6 +18,7 @@ SAVE: dict[str, Callable[[Path], Path]] = {
     "lcm": pipelines.save_lcm,
 }
 MAX_BATCH = 4
+settings_for = partial(tiny_settings, MAX_BATCH)
 
 
 @pytest.fixture(scope="session")
@@ -44,10 +46,3 @@ def load(weights: Callable[[str], Path]) -> Callable[..., Synthesizer]:
         return loaded[key]
 
     return get
-
-
-def settings_for(folder: Path, **options: object) -> ModelServerSettings:
-    """Settings of one thread: with more, equal bits need a setting made before torch computes."""
-    values: dict[str, object] = {"max_batch": MAX_BATCH, "artifacts": "unused", "threads": 1}
-    values |= options
-    return ModelServerSettings(model=str(folder), **values)  # type: ignore[arg-type]
