@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dnd.cli.stack_view import StackView
 from dnd.client import Client
+from dnd.clients import JUDGE
 from dnd.errors import BadSetting, NotFound, Unavailable
 from dnd.stack import (
     Home,
@@ -144,13 +145,16 @@ def private_stack(
 ) -> Iterator[Session]:
     """A stack for one command, which takes specifications; what it has computed stays for the next.
 
+    It has no judge: labels are evaluated on a stack that stays.
+
     Args:
         home: The stack lives in the folder "private" of this home.
         own_folder: It lives in `home` itself.
         only: Names of the programs to start; all of them if empty.
     """
     place = Home(home if own_folder else Home(home).path / "private")
-    config = replace(config, allow_specs=True)
+    judge = {**config.services[JUDGE], "model": ""}
+    config = replace(config, allow_specs=True, services={**config.services, JUDGE: judge})
     with place.lock():
         if place.read_state().processes:  # of a command that was killed
             stop(place, PRIVATE_STOP_S)

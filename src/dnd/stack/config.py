@@ -50,7 +50,8 @@ COORDINATOR_KEYS = (
 )
 WORKER_KEYS = ("threads",)
 WORKERS: Mapping[str, tuple[str, ...]] = {
-    **{stage: (stage,) for stage in STAGES if stage != "calibrate"},
+    **{stage: (stage,) for stage in STAGES if stage not in ("dissect", "calibrate")},
+    "index": ("index", "dissect"),  # both are done once for a layer
     "score": ("score", "calibrate"),  # what is scored is calibrated next, with little to do
 }
 """The worker processes of a local stack, and the stages that each works for."""
@@ -115,10 +116,10 @@ services:
 coordinator:
   port: 0              # 0 takes a free one
 
-# One worker process for each stage (score does calibrate too); threads are tasks at the same time.
+# One worker process for each stage, but index does dissect too, and score calibrate; threads are
+# tasks at the same time.
 workers:
   index: {{threads: 1}}
-  dissect: {{threads: 1}}
   exemplars: {{threads: 1}}
   caption: {{threads: 2}}
   summarize: {{threads: 2}}

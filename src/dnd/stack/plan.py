@@ -49,7 +49,7 @@ def _service(name: str, config: StackConfig, home: Home, module: str) -> Program
     if name == "activations":
         variables |= {
             "DND_MODELS": config.models or str(models_file(home)),
-            "DND_PROBES": config.probes or str(probes_file(home)),
+            "DND_PROBES": config.probes or str(probes_file(home, judged=has_judge(config))),
             "DND_ALLOW_SPECS": str(config.allow_specs).lower(),
         }
     program = _python(name, module, variables, config, home)
@@ -100,6 +100,8 @@ def base_environment() -> dict[str, str]:
     """This command's environment without its DND_* variables, which mean something else there.
 
     Processes that share the cores must sleep while they wait, and loopback is no proxy's business.
+    Memory that a forward pass has freed is kept for the next one (MALLOC_…): glibc otherwise gives
+    each large tensor back to the kernel, and faults every page of it in again.
     """
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("DND_")}
     no_proxy = ",".join(filter(None, [inherited.get("no_proxy", ""), "127.0.0.1,localhost"]))
@@ -109,6 +111,9 @@ def base_environment() -> dict[str, str]:
     return {
         **inherited,
         "OMP_WAIT_POLICY": "PASSIVE",
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_MMAP_THRESHOLD_": str(2**31),
+        "MALLOC_TRIM_THRESHOLD_": str(2**32),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
         "no_proxy": no_proxy,
