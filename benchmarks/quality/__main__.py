@@ -1,78 +1,72 @@
 """Labels of units whose concept is known, by every method, beside the nulls.
 
-    python -m benchmarks.quality [folder]
+    python -m benchmarks.quality [--folder FOLDER] [--units N] [--variants]
 
 Plants units, trains a small network, starts a stack of its own, labels the units by each method,
-and prints one table for each set of units. Everything stays in `folder` if one is given.
+evaluates them as `dnd evaluate` does, and prints one table for each set of units. With --variants
+it labels some of the units again with single settings changed. Everything stays in FOLDER if one
+is given, the numbers in its quality.json.
 """
 
 from __future__ import annotations
 
-import csv
+import argparse
 import dataclasses
 import json
-import os
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.quality import groups, planted
-from benchmarks.quality.scoring import KnownUnit, Row, compare_methods
-from benchmarks.quality.world import (
-    NUM_TRAINED,
-    NUM_VIEWS,
-    World,
-    choose_concepts,
-    draw_judge_style,
-    draw_openmoji,
-)
-from dnd.client import Client
-from dnd.jobs import JobSpec, LayerUnits, Method, UnitResult
+from benchmarks.quality import reports, variants
+from benchmarks.quality.scoring import KnownUnit, compare_methods
+from benchmarks.quality.sets import UnitSet, prepare
+from dnd.client import Client, EvaluationSettings, ImportedLabel
+from dnd.jobs import Job, JobSpec, LayerUnits, Method, UnitResult
 from dnd.stack import Home, load_config, running_server, start, stop
 from dnd_packs.starter.emoji_data import load_concepts
 
 CONSOLE = Console(width=110)
 DND = Method.DND.value
-CLASSES = Path(__file__).with_name("imagenet_emoji.csv")
 
 
 @dataclasses.dataclass(frozen=True)
-class UnitSet:
-    """Units of one network that are reported together.
+class Labelled:
+    """A set of units with its labels by every method."""
 
-    Attributes:
-        truths: Unit to the names of its concepts; no names for a unit that must get no label.
-        parts: Name of a table to its units.
-    """
-
-    model: str
-    layer: str
-    probe: str
-    truths: Mapping[int, tuple[str, ...]]
-    parts: Mapping[str, tuple[int, ...]]
+    units: UnitSet
+    jobs: Mapping[str, Job]
+    results: Mapping[str, Mapping[int, UnitResult]]
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        run(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality")
+    parser.add_argument("--folder", type=Path, help="where everything stays")
+    parser.add_argument("--units", type=int, default=64, help="units of a table at most")
+    parser.add_argument("--variants", action="store_true", help="single settings changed, too")
+    given = parser.parse_args()
+    if given.folder:
+        run(given.folder, given.units, given.variants)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            run(Path(folder))
+            run(Path(folder), given.units, given.variants)
 
 
-def run(folder: Path) -> None:
+def run(folder: Path, max_units: int, with_variants: bool) -> None:
     """The whole benchmark in `folder`."""
     began = time.monotonic()
-    sets = prepare(folder)
-    CONSOLE.print(f"prepared in {time.monotonic() - began:.0f} s")
+    folder.mkdir(parents=True, exist_ok=True)
+    made = prepare(folder, max_units)
+    CONSOLE.print(
+        f"planted heads: {made.num_heads} of {made.num_concepts} find their concept in a style "
+        f"that they were not trained on\nnetwork of emoji groups: {made.group_accuracy:.0%} right "
+        f"on views that it has not seen\nprepared in {time.monotonic() - began:.0f} s"
+    )
+    results: dict[str, Any] = {}
     home = Home(folder / "home")
     start(home, dataclasses.replace(load_config(), allow_specs=True))
     try:
@@ -81,125 +75,67 @@ def run(folder: Path) -> None:
         with Client(target) as client:
             names = "\n".join(concept.name for concept in load_concepts())
             concept_set = client.create_concept_set("emoji names", names).concept_set
-            found = [
-                (one, method, label(client, one, method, concept_set))
-                for one in sets
-                for method in Method
-            ]
+            for one in made.sets:
+                labelled = label_by_all(client, one, concept_set)
+                results |= report(labelled, folder)
+                results[f"{one.model} evaluated"] = evaluate(client, labelled)
+                keep(folder, results)
+            if with_variants:
+                results["variants"] = variants.run(client, made.sets, CONSOLE)
+                keep(folder, results)
     finally:
         stop(home)
-    results: dict[str, Any] = {}
-    for one in sets:
-        records = {method.value: rows for other, method, rows in found if other is one}
-        for name, units in one.parts.items():
-            rows = compare_methods(list(known_units(one, units, records)), DND)
-            results[name] = [dataclasses.asdict(row) for row in rows]
-            report(name, rows)
-        report_states(one, records[DND])
-    (folder / "quality.json").write_text(json.dumps(results, indent=1))
     CONSOLE.print(f"in all {time.monotonic() - began:.0f} s")
 
 
-def prepare(folder: Path) -> list[UnitSet]:
-    """Writes the probe set and the networks."""
-    concepts = choose_concepts()
-    world = draw_openmoji(concepts, NUM_VIEWS, seed=1)
-    world.write(folder / "world", seed=2)
-    heads = folder / "planted.safetensors"
-    units, precision = planted.plant(heads, world.pictures, draw_judge_style(concepts, 3, seed=3))
-    kept = int((precision >= planted.MIN_AVERAGE_PRECISION).sum())
-    CONSOLE.print(
-        f"planted heads: {kept} of {len(concepts)} have an average precision of at least "
-        f"{planted.MIN_AVERAGE_PRECISION} in the style that they were not trained on"
-    )
-    accuracy = groups.train(folder / "groups.safetensors")
-    CONSOLE.print(f"network of emoji groups: {accuracy:.0%} right on views that it has not seen")
-    os.environ[planted.VARIABLE] = str(heads)
-    os.environ[groups.VARIABLE] = str(folder / "groups.safetensors")
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
-    return [
-        planted_set(folder, world, units),
-        class_set(),
-        group_set(),
-    ]
+def keep(folder: Path, results: Mapping[str, Any]) -> None:
+    """Writes what is known so far."""
+    (folder / "quality.json").write_text(json.dumps(results, indent=1))
 
 
-def planted_set(folder: Path, world: World, units: Sequence[planted.PlantedUnit]) -> UnitSet:
-    """The planted units: those of one concept by whether the pack has seen it, of two, of none."""
-    names = [concept.name for concept in world.concepts]
-    truths = {
-        number: tuple(names[place] for place in unit.concepts)
-        if unit.kind in ("one", "two")
-        else ()
-        for number, unit in enumerate(units)
-    }
-
-    def places(kind: str, withheld: bool | None = None) -> tuple[int, ...]:
-        return tuple(
-            number
-            for number, unit in enumerate(units)
-            if unit.kind == kind
-            and (withheld is None or (unit.concepts[0] >= NUM_TRAINED) is withheld)
+def label_by_all(client: Client, one: UnitSet, concept_set: str) -> Labelled:
+    """Labels the units by each method; CLIP-Dissect from the names of all emoji."""
+    jobs, results = {}, {}
+    for method in Method:
+        spec = JobSpec(
+            one.model,
+            (LayerUnits(one.layer, tuple(sorted(one.truths))),),
+            one.probe,
+            "starter",
+            method=method,
+            concept_set="" if method is Method.DND else concept_set,
         )
-
-    return UnitSet(
-        "python:benchmarks.quality.planted:load",
-        planted.LAYER,
-        str(folder / "world"),
-        truths,
-        {
-            "planted, one concept, known to the pack": places("one", withheld=False),
-            "planted, one concept, withheld from the pack": places("one", withheld=True),
-            "planted, two concepts": places("two"),
-        },
-    )
+        job = client.create_job(spec)
+        for current in client.watch(job.id):
+            job = current
+        jobs[method.value] = job
+        results[method.value] = {u.unit: u for u in client.labels(job.id, with_records=True)}
+        CONSOLE.print(
+            f"{one.model} {method.value}: {len(one.truths)} units in "
+            f"{job.ended_at_s - job.created_at_s:.0f} s, {job.num_failed} failed"
+        )
+    return Labelled(one, jobs, results)
 
 
-def class_set() -> UnitSet:
-    """Classifier units of EfficientNet-Lite0 whose class has an emoji (a reviewed list)."""
-    with CLASSES.open(encoding="utf-8", newline="") as file:
-        truths = {
-            int(row["class_index"]): tuple({row["emoji"], row["class_name"].lower()})
-            for row in csv.DictReader(file)
-        }
-    return UnitSet(
-        "efficientnet_lite0", "_fc", "openmoji", truths, {"ImageNet classes": tuple(truths)}
-    )
-
-
-def group_set() -> UnitSet:
-    """Outputs of the small network."""
-    truths = {number: (name,) for number, name in enumerate(groups.KINDS.values())}
-    return UnitSet(
-        "python:benchmarks.quality.groups:load",
-        groups.LAYER,
-        "openmoji",
-        truths,
-        {"emoji groups": tuple(truths)},
-    )
-
-
-def label(client: Client, one: UnitSet, method: Method, concept_set: str) -> dict[int, UnitResult]:
-    """Labels the units by one method; CLIP-Dissect from the names of all emoji."""
-    spec = JobSpec(
-        one.model,
-        (LayerUnits(one.layer, tuple(sorted(one.truths))),),
-        one.probe,
-        "starter",
-        method=method,
-        concept_set="" if method is Method.DND else concept_set,
-    )
-    job = client.create_job(spec)
-    for current in client.watch(job.id):
-        job = current
-    units = {unit.unit: unit for unit in client.labels(job.id, with_records=True)}
-    CONSOLE.print(
-        f"{one.model} {method.value}: {len(units)} units in "
-        f"{job.ended_at_s - job.created_at_s:.0f} s, {job.num_failed} failed"
-    )
-    return units
+def report(labelled: Labelled, folder: Path) -> dict[str, Any]:
+    """Prints the tables of a set; their rows by name."""
+    one, found = labelled.units, labelled.results
+    tables: dict[str, Any] = {}
+    for name, units in one.parts.items():
+        rows = compare_methods(list(known_units(one, units, found)), DND)
+        tables[name] = [dataclasses.asdict(row) for row in rows]
+        reports.print_methods(CONSOLE, name, rows)
+    reports.write_labels(folder / "labels.csv", one, found)
+    if bins := reports.reliability(one, found[DND]):
+        tables[f"{one.model} by percentile"] = [dataclasses.asdict(row) for row in bins]
+        reports.print_reliability(CONSOLE, f"{one.model}: DnD labels by percentile", bins)
+    if one.stands_for:
+        states: dict[str, list[str]] = {kind: [] for kind in one.stands_for.values()}
+        for unit, kind in one.stands_for.items():
+            states[kind].append(found[DND][unit].state.value)
+        tables["units without a concept"] = states
+        CONSOLE.print(f"\nunits without a concept, planted as: {states}")
+    return tables
 
 
 def known_units(
@@ -213,36 +149,30 @@ def known_units(
         }
         pool = tuple(c["text"] for c in (records[DND][unit].record or {}).get("candidates", ()))
         if pool:
-            labels["random candidate"] = rng.choice(pool)
+            labels["one random candidate"] = rng.choice(pool)
         yield KnownUnit(one.layer, unit, one.truths[unit], labels, pool)
 
 
-def report(name: str, rows: Sequence[Row]) -> None:
-    """Prints one table."""
-    if not rows:
-        CONSOLE.print(f"\n{name}: no unit was labelled by all methods")
-        return
-    table = Table("labels", "units", "MiniLM cosine", "exact", "DnD minus it", "95 % interval")
-    for row in rows:
-        difference = rows[0].differences.get(row.method)
-        table.add_row(
-            row.method,
-            str(row.num_units),
-            f"{row.cosine:.3f}",
-            "" if np.isnan(row.exact) else f"{row.exact:.0%}",
-            f"{difference[0]:+.3f}" if difference else "",
-            f"{difference[1]:+.3f} to {difference[2]:+.3f}" if difference else "",
-        )
-    CONSOLE.print(f"\n[bold]{name}[/bold]")
-    CONSOLE.print(table)
-
-
-def report_states(one: UnitSet, found: Mapping[int, UnitResult]) -> None:
-    """Prints what became of units that must get no label."""
-    silent = [unit for unit, truths in one.truths.items() if not truths]
-    if silent:
-        states = ", ".join(f"{unit}: {found[unit].state.value}" for unit in silent)
-        CONSOLE.print(f"units without a concept: {states}")
+def evaluate(client: Client, labelled: Labelled) -> dict[str, Any]:
+    """The labels of all methods, and the true concepts, on images of an unseen style."""
+    one, found = labelled.units, labelled.results
+    told = {unit: truths[0] for unit, truths in one.truths.items() if truths}
+    label_sets = {
+        **{
+            method: [
+                ImportedLabel(one.layer, unit, result.labels[0])
+                for unit, result in results.items()
+                if result.labels
+            ]
+            for method, results in found.items()
+            if method != DND
+        },
+        "the truth": [ImportedLabel(one.layer, unit, name) for unit, name in told.items()],
+    }
+    settings = EvaluationSettings(probe="emoji-judge", num_drawings=0)
+    evaluation = client.evaluate(labelled.jobs[DND].id, settings, label_sets)
+    reports.print_evaluation(CONSOLE, f"{one.model}: as `dnd evaluate` judges", evaluation)
+    return {label_set["name"]: label_set["overall"] for label_set in evaluation["label_sets"]}
 
 
 if __name__ == "__main__":

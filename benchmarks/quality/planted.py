@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from dnd.evaluation.precision import average_precision, count_at_least
 from dnd_services.activations.targets import Target
 from dnd_services.activations.targets import efficientnet_lite0 as backbone
 
@@ -134,18 +135,9 @@ def train_heads(
     return weight, bias
 
 
-def average_precision(responses: torch.Tensor, is_positive: torch.Tensor) -> torch.Tensor:
-    """Average precision of each concept; both arguments are (pictures, concepts)."""
-    order = responses.argsort(dim=0, descending=True, stable=True)
-    hits = is_positive.gather(0, order).float()
-    ranks = torch.arange(1, len(hits) + 1)[:, None]
-    precision = hits.cumsum(0) / ranks
-    return (precision * hits).sum(0) / hits.sum(0).clamp(min=1)
-
-
 def plant(
     path: Path, train: np.ndarray, other_style: np.ndarray, seed: int = 0
-) -> tuple[tuple[PlantedUnit, ...], torch.Tensor]:
+) -> tuple[tuple[PlantedUnit, ...], np.ndarray]:
     """Trains the heads and writes them to `path`.
 
     Args:
@@ -163,10 +155,12 @@ def plant(
 
     other = extract_features(network, other_style.reshape(-1, *train.shape[2:]))
     other_labels = torch.arange(num_concepts).repeat_interleave(other_style.shape[1])
-    precision = average_precision(
-        other @ weight.T + bias, other_labels[:, None] == torch.arange(num_concepts)
+    counts = count_at_least((other @ weight.T + bias).T.double().numpy())
+    own = other_labels.numpy() == np.arange(num_concepts)[:, None]
+    precision = np.array(
+        [average_precision(*pair)[0] for pair in zip(own, counts[:, None], strict=True)]
     )
-    found = torch.nonzero(precision >= MIN_AVERAGE_PRECISION).flatten().tolist()
+    found = np.flatnonzero(precision >= MIN_AVERAGE_PRECISION).tolist()
     units = _compose_units(found, random.Random(seed))
     caps = torch.full((len(units),), torch.inf)
     gains = torch.ones(len(units))

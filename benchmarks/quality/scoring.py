@@ -98,6 +98,13 @@ def compare_methods(units: Sequence[KnownUnit], baseline: str, seed: int = 0) ->
     return found
 
 
+def nearest_cosines(labels: Sequence[str], truths: Sequence[Sequence[str]]) -> Floats:
+    """Of each label to the nearest of its unit's truths, (labels,)."""
+    encoder = load_sentence_encoder()
+    found = zip(encoder.embed(list(labels)), truths, strict=True)
+    return np.array([(encoder.embed(list(names)) @ vector).max() for vector, names in found])
+
+
 class _Space:
     """Sentence embeddings of everything that is compared."""
 

@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from dnd_services.summarizer.answers import MAX_WORDS, clean_text
+
 MAX_PHRASE_WORDS = 3
 MIN_CAPTIONS = 2
 
@@ -76,6 +78,16 @@ def singular(word: str) -> str:
     if word.endswith(("ches", "shes", "xes", "sses", "zes", "oes")):
         return word[:-2]
     return word[:-1]
+
+
+def leading_phrases(captions: Sequence[str], num: int) -> list[str]:
+    """What captions say before their first comma, of the first `num` that are a label's length.
+
+    Args:
+        captions: Highest activation first.
+    """
+    found = [drop_article(clean_text(caption.split(",")[0])) for caption in captions]
+    return [text for text in found if text and len(text.split()) <= MAX_WORDS][:num]
 
 
 def common_phrases(captions: Sequence[str], num: int) -> list[str]:

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from dnd.profiles import ProposeSettings
 from dnd.types import Candidate, CandidateOrigin
 from dnd_services.summarizer.answers import Dropped, Label, clean_text
-from dnd_services.summarizer.phrases import common_phrases, drop_article, phrase_key
+from dnd_services.summarizer.phrases import (
+    common_phrases,
+    drop_article,
+    leading_phrases,
+    phrase_key,
+)
 
 _PATTERN_WORDS = frozenset({"design", "designs", "graphic", "graphics"})
 
@@ -31,9 +36,10 @@ def build_pool(
     given: Sequence[Candidate],
     settings: ProposeSettings,
 ) -> Pool:
-    """Summaries, each with its variant; the caller's own candidates; common caption phrases.
+    """Summaries, each with its variant; the caller's own candidates; captions; common phrases.
 
-    Phrases come last, as they say least that the summaries do not: they saw the same captions.
+    A unit that one thing alone excites may share nothing between its captions: the first captions
+    stand for it. Phrases come last, as they say least that the summaries do not.
 
     Args:
         labels: What the language model's answers came to, in the order of the calls.
@@ -71,5 +77,7 @@ def _in_order(
     for one in given:
         if text := clean_text(one.text):
             yield Candidate(text, one.origin)
+    for caption in leading_phrases(captions, settings.num_captions):
+        yield Candidate(caption, CandidateOrigin.CAPTION)
     for phrase in common_phrases(captions, settings.num_phrases):
         yield Candidate(phrase, CandidateOrigin.CAPTION_PHRASE)

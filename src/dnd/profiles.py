@@ -121,6 +121,7 @@ class ProposeSettings:
     num_summaries: int = 5
     one_call: bool = False
     temperature: float = 0.8
+    num_captions: int = 0
     num_phrases: int = 3
     max_candidates: int = 8
     add_background: bool = True
@@ -311,6 +312,7 @@ def validate(profile: Profile) -> None:
         "caption.min_captions": profile.caption.min_captions >= 1,
         "propose.num_summaries": 1 <= profile.propose.num_summaries <= 16,
         "propose.max_candidates": 1 <= profile.propose.max_candidates <= 32,
+        "propose.num_captions": 0 <= profile.propose.num_captions <= 8,
         "propose.num_phrases": 0 <= profile.propose.num_phrases <= 8,
         "propose.temperature": 0 <= profile.propose.temperature <= 2,
         "synthesis.num_images": 1 <= profile.synthesis.num_images <= 100,

@@ -39,6 +39,7 @@ class CandidateOrigin(Enum):
 
     SUMMARY = "summary"
     BACKGROUND = "background"
+    CAPTION = "caption"
     CAPTION_PHRASE = "caption_phrase"
     CONCEPT_SET = "concept_set"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 ORIGINS = {
     "summary": ("summary", "The language model's summary of the captions"),
     "background": ("background", "The “… background” variant of a summary"),
+    "caption": ("caption", "What the caption of an image that excites the unit most begins with"),
     "caption_phrase": ("phrase", "A phrase that many of the captions share"),
     "concept_set": ("concept set", "A label by CLIP-Dissect from a concept set"),
 }

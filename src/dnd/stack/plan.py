@@ -49,7 +49,7 @@ def _service(name: str, config: StackConfig, home: Home, module: str) -> Program
     if name == "activations":
         variables |= {
             "DND_MODELS": config.models or str(models_file(home)),
-            "DND_PROBES": config.probes or str(probes_file(home, judged=has_judge(config))),
+            "DND_PROBES": config.probes or str(probes_file(home)),
             "DND_ALLOW_SPECS": str(config.allow_specs).lower(),
         }
     program = _python(name, module, variables, config, home)

@@ -37,22 +37,22 @@ def models_file(home: Home) -> Path:
     return _default_file(home.path / "models.yaml", _MODELS)
 
 
-def probes_file(home: Home, *, judged: bool) -> Path:
-    """probes.yaml of the home, written there if it is not.
-
-    Args:
-        judged: The stack has a judge, which has its own images.
-    """
-    text = _PROBES + (_JUDGE_LINE if judged and has_pack("pack:starter/judge_images") else "")
+def probes_file(home: Home) -> Path:
+    """probes.yaml of the home, written there if it is not."""
+    text = _PROBES + (_JUDGE_LINE if has_pack("pack:starter/judge_images") else "")
     return _default_file(home.path / "probes.yaml", text)
 
 
-def draw_emoji(home: Home) -> list[EmojiDrawing]:
-    """Starts drawing the emoji of the home's probes.yaml that are not there yet."""
-    return [
-        EmojiDrawing(home, "openmoji", "dnd_packs.starter.emoji_data", EMOJI_IMAGES),
-        EmojiDrawing(home, JUDGE_PROBE, _JUDGE_MODULE),
-    ]
+def draw_emoji(home: Home, *, judged: bool) -> list[EmojiDrawing]:
+    """Starts drawing the emoji of the default probes.yaml that are not there yet.
+
+    Args:
+        judged: The stack has a judge, which is shown emoji of its own.
+    """
+    drawings = [EmojiDrawing(home, "openmoji", "dnd_packs.starter.emoji_data", EMOJI_IMAGES)]
+    if judged:
+        drawings.append(EmojiDrawing(home, JUDGE_PROBE, _JUDGE_MODULE))
+    return drawings
 
 
 class EmojiDrawing:
@@ -70,7 +70,7 @@ class EmojiDrawing:
         self._folder = home.path / "probes" / name
         self._draft = home.path / "probes" / f".draft-{name}"
         self._process: subprocess.Popen[bytes] | None = None
-        if self._folder.is_dir() or f"probes/{name}" not in (home.path / "probes.yaml").read_text():
+        if self._folder.is_dir() or f"probes/{name}" not in probes_file(home).read_text():
             return
         shutil.rmtree(self._draft, ignore_errors=True)
         self._draft.mkdir(parents=True)

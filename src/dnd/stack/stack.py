@@ -11,7 +11,7 @@ from dnd.stack import valkey
 from dnd.stack.config import StackConfig, parse_config
 from dnd.stack.health import Health, Member, describe_death, look_at
 from dnd.stack.home import Home, Running
-from dnd.stack.plan import COORDINATOR, base_environment, plan_programs
+from dnd.stack.plan import COORDINATOR, base_environment, has_judge, plan_programs
 from dnd.stack.probes import draw_emoji
 from dnd.stack.processes import Program, end_all, find, spawn
 
@@ -117,7 +117,8 @@ def _await_ready(
     until = time.monotonic() + config.start_timeout_s
     ready: set[str] = set()
     takes_jobs = any(one.name == COORDINATOR for one in started)
-    emoji = draw_emoji(home) if takes_jobs and not config.probes else []
+    has_own_probes = takes_jobs and not config.probes
+    emoji = draw_emoji(home, judged=has_judge(config)) if has_own_probes else []
     try:
         while True:
             members = [

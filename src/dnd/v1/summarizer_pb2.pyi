@@ -20,7 +20,7 @@ class GetSummarizerModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[_types_pb2.ModelInfo, _Mapping]] = ...) -> None: ...
 
 class ProposeSettings(_message.Message):
-    __slots__ = ("prompt_set", "simplify", "num_summaries", "one_call", "temperature", "num_phrases", "max_candidates", "add_background", "merge_near_duplicates")
+    __slots__ = ("prompt_set", "simplify", "num_summaries", "one_call", "temperature", "num_phrases", "max_candidates", "add_background", "merge_near_duplicates", "num_captions")
     PROMPT_SET_FIELD_NUMBER: _ClassVar[int]
     SIMPLIFY_FIELD_NUMBER: _ClassVar[int]
     NUM_SUMMARIES_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,7 @@ class ProposeSettings(_message.Message):
     MAX_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     ADD_BACKGROUND_FIELD_NUMBER: _ClassVar[int]
     MERGE_NEAR_DUPLICATES_FIELD_NUMBER: _ClassVar[int]
+    NUM_CAPTIONS_FIELD_NUMBER: _ClassVar[int]
     prompt_set: str
     simplify: bool
     num_summaries: int
@@ -39,7 +40,8 @@ class ProposeSettings(_message.Message):
     max_candidates: int
     add_background: bool
     merge_near_duplicates: bool
-    def __init__(self, prompt_set: _Optional[str] = ..., simplify: _Optional[bool] = ..., num_summaries: _Optional[int] = ..., one_call: _Optional[bool] = ..., temperature: _Optional[float] = ..., num_phrases: _Optional[int] = ..., max_candidates: _Optional[int] = ..., add_background: _Optional[bool] = ..., merge_near_duplicates: _Optional[bool] = ...) -> None: ...
+    num_captions: int
+    def __init__(self, prompt_set: _Optional[str] = ..., simplify: _Optional[bool] = ..., num_summaries: _Optional[int] = ..., one_call: _Optional[bool] = ..., temperature: _Optional[float] = ..., num_phrases: _Optional[int] = ..., max_candidates: _Optional[int] = ..., add_background: _Optional[bool] = ..., merge_near_duplicates: _Optional[bool] = ..., num_captions: _Optional[int] = ...) -> None: ...
 
 class ProposeConceptsRequest(_message.Message):
     __slots__ = ("context", "units", "settings", "model_digest")

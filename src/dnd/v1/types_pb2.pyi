@@ -18,6 +18,7 @@ class CandidateOrigin(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CANDIDATE_ORIGIN_BACKGROUND: _ClassVar[CandidateOrigin]
     CANDIDATE_ORIGIN_CAPTION_PHRASE: _ClassVar[CandidateOrigin]
     CANDIDATE_ORIGIN_CONCEPT_SET: _ClassVar[CandidateOrigin]
+    CANDIDATE_ORIGIN_CAPTION: _ClassVar[CandidateOrigin]
 
 class UnitActivity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -34,6 +35,7 @@ CANDIDATE_ORIGIN_SUMMARY: CandidateOrigin
 CANDIDATE_ORIGIN_BACKGROUND: CandidateOrigin
 CANDIDATE_ORIGIN_CAPTION_PHRASE: CandidateOrigin
 CANDIDATE_ORIGIN_CONCEPT_SET: CandidateOrigin
+CANDIDATE_ORIGIN_CAPTION: CandidateOrigin
 UNIT_ACTIVITY_UNSPECIFIED: UnitActivity
 UNIT_ACTIVITY_LIVE: UnitActivity
 UNIT_ACTIVITY_DEAD: UnitActivity

@@ -31,6 +31,23 @@ def test_origins_come_in_order() -> None:
     ]
 
 
+def test_captions_of_a_label_s_length_stand_for_themselves() -> None:
+    captions = [
+        "a zebra, a mammal, animal",
+        "a very long tale of two cities and a river",
+        "Zebras, animal",
+        "the llama.",
+        "an owl",
+    ]
+    settings = replace(SETTINGS, num_captions=3, num_phrases=0)
+    assert pairs(["animal"], captions, GIVEN[:1], settings) == [
+        ("animal", SUMMARY),
+        ("feathers", CONCEPT),
+        ("zebra", CandidateOrigin.CAPTION),
+        ("llama", CandidateOrigin.CAPTION),
+    ]
+
+
 def test_near_duplicates_keep_the_text_and_origin_that_was_seen_first() -> None:
     labels = ["the birds", "bird", "tree with owls", "owl with trees"]
     assert pairs(labels, CAPTIONS, [], SETTINGS) == [
