@@ -138,7 +138,13 @@ def _record(
             for n, ref in enumerate(exemplars)
         ],
         "deciles": [
-            {"image": exemplars[n % 10], "decile": n // 2, "activation": n / 10} for n in range(20)
+            {
+                "image": exemplars[n % 10],
+                "decile": n // 2,
+                "activation": n / 10,
+                "caption": "plain ground" if n < 2 else None,
+            }
+            for n in range(20)
         ],
         "candidates": [
             _candidate(sample, "plain ground", "caption_phrase", unit, 0),

@@ -17,7 +17,9 @@ BUILT_IN = Path(__file__).parent / "prompts"
 
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "summary": frozenset({"captions"}),
+    "summary_contrast": frozenset({"captions", "contrast"}),
     "several": frozenset({"captions", "num"}),
+    "several_contrast": frozenset({"captions", "contrast", "num"}),
     "simplify": frozenset({"caption"}),
     "merge": frozenset({"labels"}),
 }
@@ -79,8 +81,8 @@ class PromptSet:
         if kind not in self.prompts:
             raise BadSetting(
                 f"Prompt set {self.name!r} has no {kind} prompt, which these settings need: add "
-                f"{kind}.txt to it, or change propose.prompt_set, propose.simplify or "
-                "propose.one_call."
+                f"{kind}.txt to it, or change propose.prompt_set, propose.simplify, "
+                "propose.one_call or propose.contrast."
             )
         return self.prompts[kind]
 

@@ -48,6 +48,7 @@ class _Unit:
 
     seed: int
     captions: list[str]
+    contrast: list[str]
     shown: list[str] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
     tokens: TokenUse = field(default_factory=TokenUse)
@@ -88,24 +89,36 @@ class Proposer:
             BadSetting: The prompt set has no prompt for a call that the settings ask for.
             Overloaded, RequestTooLarge, Unavailable: The model took none of the calls.
         """
-        for kind in self._kinds():
-            self.prompts.get(kind)
         until = None if self.timeout_s is None else _now() + self.timeout_s
-        units = [_Unit(one.seed, [tidy_caption(text) for text in one.captions]) for one in asked]
+        units = [
+            _Unit(
+                one.seed,
+                [tidy_caption(text) for text in one.captions],
+                [tidy_caption(text) for text in one.contrast],
+            )
+            for one in asked
+        ]
         for unit in units:
             unit.shown = unit.captions
+            for kind in self._kinds(unit):
+                self.prompts.get(kind)
         if self.settings.simplify:
             await self._simplify(units, until)
         answers = await self._summarize(units, until)
         if "merge" in self.prompts.prompts and not self.settings.one_call:
             answers = await self._merge(units, answers, until)
         for unit, texts in zip(units, answers, strict=True):
-            unit.labels = self._read(texts)
+            unit.labels = self._read(unit, texts)
         return [self._settle(unit, one) for unit, one in zip(units, asked, strict=True)]
 
-    def _kinds(self) -> list[str]:
-        summary = "several" if self.settings.one_call else "summary"
+    def _kinds(self, unit: _Unit) -> list[str]:
+        summary = self._summary(unit)
         return ["simplify", summary] if self.settings.simplify else [summary]
+
+    def _summary(self, unit: _Unit) -> str:
+        """The kind of a unit's summary calls."""
+        kind = "several" if self.settings.one_call else "summary"
+        return f"{kind}_contrast" if unit.contrast else kind
 
     async def _simplify(self, units: Sequence[_Unit], until: float | None) -> None:
         """A simpler caption for each; one whose answer is no use stays as it was."""
@@ -122,22 +135,22 @@ class Proposer:
     async def _summarize(
         self, units: Sequence[_Unit], until: float | None
     ) -> list[list[OrError[ChatAnswer]]]:
-        num = self.settings.num_summaries
-        if self.settings.one_call:
-            calls = [
-                [_Asked("several", 0, {"captions": number_lines(unit.shown), "num": str(num)})]
-                for unit in units
+        num_calls = 1 if self.settings.one_call else self.settings.num_summaries
+        calls = [
+            [
+                _Asked(
+                    self._summary(unit),
+                    n,
+                    {
+                        "captions": number_lines(shuffled(unit.shown, unit.seed, n)),
+                        "contrast": number_lines(unit.contrast),
+                        "num": str(self.settings.num_summaries),
+                    },
+                )
+                for n in range(num_calls)
             ]
-        else:
-            calls = [
-                [
-                    _Asked(
-                        "summary", n, {"captions": number_lines(shuffled(unit.shown, unit.seed, n))}
-                    )
-                    for n in range(num)
-                ]
-                for unit in units
-            ]
+            for unit in units
+        ]
         return await self._ask(units, calls, until)
 
     async def _merge(
@@ -202,12 +215,11 @@ class Proposer:
             temperature=self.settings.temperature,
             max_tokens=prompt.max_tokens,
             seed=keys.call_seed(unit.seed, asked.kind, asked.number),
-            one_line=asked.kind != "several",
+            one_line=not asked.kind.startswith("several"),
         )
 
-    def _read(self, answers: Sequence[OrError[ChatAnswer]]) -> list[Label]:
-        kind = "several" if self.settings.one_call else "summary"
-        instructions = self.prompts.get(kind).instructions
+    def _read(self, unit: _Unit, answers: Sequence[OrError[ChatAnswer]]) -> list[Label]:
+        instructions = self.prompts.get(self._summary(unit)).instructions
         labels: list[Label] = []
         for answer in answers:
             if isinstance(answer, DndError):

@@ -28,6 +28,7 @@ FULL_NAME = "dnd.v1.SummarizerService"
 MAX_UNITS = 64
 MAX_CAPTIONS = 32
 MAX_GIVEN = 32
+MAX_CONTRAST = 16
 
 
 class SummarizerServicer(summarizer_pb2_grpc.SummarizerServiceServicer):
@@ -59,6 +60,7 @@ class SummarizerServicer(summarizer_pb2_grpc.SummarizerServiceServicer):
         for unit in request.units:
             check_count("captions of a unit", len(unit.captions), 1, MAX_CAPTIONS)
             check_count("candidates of a unit", len(unit.candidates), 0, MAX_GIVEN)
+            check_count("contrast captions of a unit", len(unit.contrast), 0, MAX_CONTRAST)
         check_digest(request.model_digest, self._model.info.digest)
         settings = from_message(request.settings, ProposeSettings)
         _check(settings)

@@ -114,7 +114,12 @@ class CaptionSettings:
 
 @dataclass(frozen=True)
 class ProposeSettings:
-    """The pool of candidate concepts (DnD step 2)."""
+    """The pool of candidate concepts (DnD step 2).
+
+    Attributes:
+        contrast: Images that hardly excite the unit, whose captions the language model is shown as
+            what a label must not cover; 0 for none.
+    """
 
     prompt_set: str = "general"
     simplify: bool = False
@@ -126,6 +131,7 @@ class ProposeSettings:
     max_candidates: int = 8
     add_background: bool = True
     merge_near_duplicates: bool = True
+    contrast: int = 0
 
 
 @dataclass(frozen=True)
@@ -315,6 +321,7 @@ def validate(profile: Profile) -> None:
         "propose.num_captions": 0 <= profile.propose.num_captions <= 8,
         "propose.num_phrases": 0 <= profile.propose.num_phrases <= 8,
         "propose.temperature": 0 <= profile.propose.temperature <= 2,
+        "propose.contrast": 0 <= profile.propose.contrast <= 16,
         "synthesis.num_images": 1 <= profile.synthesis.num_images <= 100,
         "synthesis.min_images": 1 <= profile.synthesis.min_images <= profile.synthesis.num_images,
         "synthesis.num_steps": 1 <= profile.synthesis.num_steps <= 200,
@@ -348,6 +355,13 @@ def validate(profile: Profile) -> None:
                 f"Setting {path} = {value!r} of profile {profile.name!r} is out of its range "
                 "(src/dnd/profiles.py, validate)."
             )
+    sampled = profile.index.num_sample and profile.exemplars.num_per_decile
+    if profile.propose.contrast and not sampled:
+        raise BadSetting(
+            f"Setting propose.contrast = {profile.propose.contrast} of profile {profile.name!r} "
+            "takes images of the activation deciles: expected index.num_sample and "
+            "exemplars.num_per_decile above 0."
+        )
 
 
 def to_json(profile: Profile) -> str:

@@ -82,7 +82,7 @@ def build_record(job: JobFacts, unit: UnitFacts) -> dict[str, Any]:
         "percentile": unit.calibration.percentile if unit.calibration else None,
         "auc": unit.auc,
         "exemplars": _exemplars(unit.exemplars, unit.captions) or _top_images(unit.dissection),
-        "deciles": [_plain(image) for image in unit.exemplars.deciles] if unit.exemplars else [],
+        "deciles": _deciles(unit.exemplars, unit.captions),
         "candidates": _candidates(job.profile, unit),
         "facets": _facets(job.profile, unit),
         "calibration": _calibration(unit),
@@ -185,6 +185,13 @@ def _exemplars(found: UnitExemplars | None, captions: Captions | None) -> list[d
         }
         for exemplar, text in zip(found.exemplars, texts, strict=True)
     ]
+
+
+def _deciles(found: UnitExemplars | None, captions: Captions | None) -> list[dict[str, Any]]:
+    """Images across the deciles; those that were shown as contrast with their captions."""
+    contrast = {one.image: one.text for one in captions.contrast} if captions else {}
+    deciles = found.deciles if found else ()
+    return [{**_plain(one), "caption": contrast.get(one.image)} for one in deciles]
 
 
 def _candidates(profile: Profile, unit: UnitFacts) -> list[dict[str, Any]]:

@@ -59,6 +59,9 @@ SETS_PER_CALL = 32
 TOP_IMAGES_PER_CALL = 64
 UNITS_PER_CALL = 64
 
+NUM_WEAK_DECILES = 5
+"""Contrast is taken from these tenths of a unit's sample: from below its median."""
+
 T = TypeVar("T")
 
 
@@ -92,11 +95,24 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class ContrastCaption:
+    """The caption of an image that hardly excites a unit."""
+
+    image: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Captions:
-    """The captions of a unit's exemplars, in their order; None where there is none."""
+    """The captions of a unit's exemplars, in their order; None where there is none.
+
+    Attributes:
+        contrast: Of images that hardly excite the unit, weakest first; with the first kind only.
+    """
 
     texts: tuple[str | None, ...]
     facets: tuple[Captions, ...] = ()
+    contrast: tuple[ContrastCaption, ...] = ()
 
     @property
     def parts(self) -> tuple[Captions, ...]:
@@ -328,13 +344,19 @@ def caption_exemplars(
 ) -> list[OrError[Captions]]:
     """A caption for each exemplar (DnD section 3.2); the same picture is captioned once.
 
-    A unit goes on with some captions missing, but not with fewer than the profile's minimum. What
-    may succeed later is no missing caption: it is the unit's error, so that trying again gives
-    the result of an undisturbed run.
+    A unit goes on with some captions missing, but not with fewer than the profile's minimum; of its
+    contrast, any may be missing. What may succeed later is no missing caption: it is the unit's
+    error, so that trying again gives the result of an undisturbed run.
     """
     settings = plan.profile.caption
     parts = [part for unit in units for part in unit.parts]
-    images = list(dict.fromkeys(e.image for part in parts for e in part.exemplars))
+    contrasts = [choose_contrast(unit, plan.profile.propose.contrast) for unit in units]
+    images = list(
+        dict.fromkeys(
+            [e.image for part in parts for e in part.exemplars]
+            + [image for contrast in contrasts for image in contrast]
+        )
+    )
     captions: dict[str, OrError[str]] = {}
     for chunk in _chunks(images, CAPTIONS_PER_CALL):
         answers = services.captioner.caption_images(chunk, settings, plan.digest("captioner"))
@@ -351,7 +373,34 @@ def caption_exemplars(
             results.append(_too_few("captions", len(good), needed, answers))
         else:
             results.append(Captions(tuple(a if isinstance(a, str) else None for a in answers)))
-    return _regroup(results, [len(unit.parts) for unit in units])
+    whole = _regroup(results, [len(unit.parts) for unit in units])
+    return [
+        one if isinstance(one, DndError) else _join_contrast(one, contrast, captions)
+        for one, contrast in zip(whole, contrasts, strict=True)
+    ]
+
+
+def choose_contrast(unit: UnitExemplars, num: int) -> list[str]:
+    """At most `num` images that hardly excite a unit, those of the lowest tenth first.
+
+    They are of the sample that its deciles show, below its median, and none is an exemplar's.
+    """
+    sources = {exemplar.source for part in unit.parts for exemplar in part.exemplars}
+    weak = dict.fromkeys(
+        one.image
+        for one in unit.deciles
+        if one.decile < NUM_WEAK_DECILES and one.image not in sources
+    )
+    return list(weak)[:num]
+
+
+def _join_contrast(
+    whole: Captions, contrast: Sequence[str], captions: Mapping[str, OrError[str]]
+) -> OrError[Captions]:
+    if passing := passing_error(captions[image] for image in contrast):
+        return passing
+    good = [(image, text) for image in contrast if isinstance(text := captions[image], str)]
+    return replace(whole, contrast=tuple(ContrastCaption(*pair) for pair in good))
 
 
 def propose_concepts(
@@ -374,7 +423,12 @@ def propose_concepts(
         return tuple(Candidate(match.text, CandidateOrigin.CONCEPT_SET) for match in best)
 
     asked = [
-        UnitCaptions(part.usable, keys.unit_seed(plan.seed, plan.model, layer, unit), given(unit))
+        UnitCaptions(
+            part.usable,
+            keys.unit_seed(plan.seed, plan.model, layer, unit),
+            given(unit),
+            tuple(one.text for one in captions.contrast),
+        )
         for unit, captions in units
         for part in captions.parts
     ]

@@ -166,11 +166,19 @@ class Candidate:
 
 @dataclass(frozen=True)
 class UnitCaptions:
-    """What the summarizer sees of a unit; captions highest activation first."""
+    """What the summarizer sees of a unit.
+
+    Attributes:
+        captions: Of its exemplars, highest activation first.
+        seed: Of shuffles and sampling.
+        candidates: Of other origin.
+        contrast: Captions of images that hardly excite it; empty to ask without them.
+    """
 
     captions: tuple[str, ...]
     seed: int
     candidates: tuple[Candidate, ...] = ()
+    contrast: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

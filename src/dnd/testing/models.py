@@ -77,7 +77,10 @@ class FakeCaptioner(WithModel, captioner_pb2_grpc.CaptionerServiceServicer):
 
 
 class FakeSummarizer(WithModel, summarizer_pb2_grpc.SummarizerServiceServicer):
-    """Concepts are words of the captions. Items of its faults are seeds of units."""
+    """Concepts are words of the captions that no contrast has, where there are any.
+
+    Items of its faults are seeds of units.
+    """
 
     name = "summarizer"
 
@@ -96,6 +99,7 @@ class FakeSummarizer(WithModel, summarizer_pb2_grpc.SummarizerServiceServicer):
         proposals = []
         for unit in request.units:
             check_count("captions of a unit", len(unit.captions), 1, 32)
+            check_count("contrast captions of a unit", len(unit.contrast), 0, 16)
             error = self._error("ProposeConcepts", unit.seed)
             try:
                 if error is not None:
@@ -109,6 +113,8 @@ class FakeSummarizer(WithModel, summarizer_pb2_grpc.SummarizerServiceServicer):
         self, unit: summarizer_pb2.UnitCaptions, settings: summarizer_pb2.ProposeSettings
     ) -> summarizer_pb2.Proposal:
         nouns = [word for caption in unit.captions for word in caption.split()[1::3]]
+        elsewhere = {word for caption in unit.contrast for word in caption.split()}
+        nouns = [word for word in nouns if word not in elsewhere] or nouns
         if not nouns:
             raise BadAnswer("There is no word in the captions to make a concept of.")
         concepts = dict.fromkeys(

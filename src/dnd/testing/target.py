@@ -254,7 +254,7 @@ class FakeActivations(activations_pb2_grpc.ActivationsServiceServicer):
             exemplars=exemplars,
             deciles=[
                 pb2.DecileImage(
-                    image=self._picture("source", number(*name, decile) % 50),
+                    image=self._picture("source", number("decile", *name, decile) % 50),
                     decile=decile,
                     activation=float(decile),
                 )

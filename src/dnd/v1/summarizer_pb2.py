@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from dnd.v1 import types_pb2 as dnd_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x64nd/v1/summarizer.proto\x12\x06\x64nd.v1\x1a\x12\x64nd/v1/types.proto\"D\n\x19GetSummarizerModelRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\">\n\x1aGetSummarizerModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.dnd.v1.ModelInfo\"\xef\x01\n\x0fProposeSettings\x12\x12\n\nprompt_set\x18\x01 \x01(\t\x12\x10\n\x08simplify\x18\x02 \x01(\x08\x12\x15\n\rnum_summaries\x18\x03 \x01(\x05\x12\x10\n\x08one_call\x18\x04 \x01(\x08\x12\x13\n\x0btemperature\x18\x05 \x01(\x01\x12\x13\n\x0bnum_phrases\x18\x06 \x01(\x05\x12\x16\n\x0emax_candidates\x18\x07 \x01(\x05\x12\x16\n\x0e\x61\x64\x64_background\x18\x08 \x01(\x08\x12\x1d\n\x15merge_near_duplicates\x18\t \x01(\x08\x12\x14\n\x0cnum_captions\x18\n \x01(\x05\"\xa7\x01\n\x16ProposeConceptsRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12#\n\x05units\x18\x02 \x03(\x0b\x32\x14.dnd.v1.UnitCaptions\x12)\n\x08settings\x18\x03 \x01(\x0b\x32\x17.dnd.v1.ProposeSettings\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\"U\n\x0cUnitCaptions\x12\x10\n\x08\x63\x61ptions\x18\x01 \x03(\t\x12%\n\ncandidates\x18\x02 \x03(\x0b\x32\x11.dnd.v1.Candidate\x12\x0c\n\x04seed\x18\x03 \x01(\x04\">\n\x17ProposeConceptsResponse\x12#\n\tproposals\x18\x01 \x03(\x0b\x32\x10.dnd.v1.Proposal\"u\n\x08Proposal\x12%\n\ncandidates\x18\x01 \x03(\x0b\x32\x11.dnd.v1.Candidate\x12 \n\x06tokens\x18\x02 \x01(\x0b\x32\x10.dnd.v1.TokenUse\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.dnd.v1.ItemError\"R\n\x08TokenUse\x12\x11\n\tnum_calls\x18\x01 \x01(\x05\x12\x18\n\x10num_input_tokens\x18\x02 \x01(\x03\x12\x19\n\x11num_output_tokens\x18\x03 \x01(\x03\x32\xc4\x01\n\x11SummarizerService\x12[\n\x12GetSummarizerModel\x12!.dnd.v1.GetSummarizerModelRequest\x1a\".dnd.v1.GetSummarizerModelResponse\x12R\n\x0fProposeConcepts\x12\x1e.dnd.v1.ProposeConceptsRequest\x1a\x1f.dnd.v1.ProposeConceptsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x64nd/v1/summarizer.proto\x12\x06\x64nd.v1\x1a\x12\x64nd/v1/types.proto\"D\n\x19GetSummarizerModelRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\">\n\x1aGetSummarizerModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.dnd.v1.ModelInfo\"\xef\x01\n\x0fProposeSettings\x12\x12\n\nprompt_set\x18\x01 \x01(\t\x12\x10\n\x08simplify\x18\x02 \x01(\x08\x12\x15\n\rnum_summaries\x18\x03 \x01(\x05\x12\x10\n\x08one_call\x18\x04 \x01(\x08\x12\x13\n\x0btemperature\x18\x05 \x01(\x01\x12\x13\n\x0bnum_phrases\x18\x06 \x01(\x05\x12\x16\n\x0emax_candidates\x18\x07 \x01(\x05\x12\x16\n\x0e\x61\x64\x64_background\x18\x08 \x01(\x08\x12\x1d\n\x15merge_near_duplicates\x18\t \x01(\x08\x12\x14\n\x0cnum_captions\x18\n \x01(\x05\"\xa7\x01\n\x16ProposeConceptsRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12#\n\x05units\x18\x02 \x03(\x0b\x32\x14.dnd.v1.UnitCaptions\x12)\n\x08settings\x18\x03 \x01(\x0b\x32\x17.dnd.v1.ProposeSettings\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\"g\n\x0cUnitCaptions\x12\x10\n\x08\x63\x61ptions\x18\x01 \x03(\t\x12%\n\ncandidates\x18\x02 \x03(\x0b\x32\x11.dnd.v1.Candidate\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x10\n\x08\x63ontrast\x18\x04 \x03(\t\">\n\x17ProposeConceptsResponse\x12#\n\tproposals\x18\x01 \x03(\x0b\x32\x10.dnd.v1.Proposal\"u\n\x08Proposal\x12%\n\ncandidates\x18\x01 \x03(\x0b\x32\x11.dnd.v1.Candidate\x12 \n\x06tokens\x18\x02 \x01(\x0b\x32\x10.dnd.v1.TokenUse\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.dnd.v1.ItemError\"R\n\x08TokenUse\x12\x11\n\tnum_calls\x18\x01 \x01(\x05\x12\x18\n\x10num_input_tokens\x18\x02 \x01(\x03\x12\x19\n\x11num_output_tokens\x18\x03 \x01(\x03\x32\xc4\x01\n\x11SummarizerService\x12[\n\x12GetSummarizerModel\x12!.dnd.v1.GetSummarizerModelRequest\x1a\".dnd.v1.GetSummarizerModelResponse\x12R\n\x0fProposeConcepts\x12\x1e.dnd.v1.ProposeConceptsRequest\x1a\x1f.dnd.v1.ProposeConceptsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,13 +41,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROPOSECONCEPTSREQUEST']._serialized_start=432
   _globals['_PROPOSECONCEPTSREQUEST']._serialized_end=599
   _globals['_UNITCAPTIONS']._serialized_start=601
-  _globals['_UNITCAPTIONS']._serialized_end=686
-  _globals['_PROPOSECONCEPTSRESPONSE']._serialized_start=688
-  _globals['_PROPOSECONCEPTSRESPONSE']._serialized_end=750
-  _globals['_PROPOSAL']._serialized_start=752
-  _globals['_PROPOSAL']._serialized_end=869
-  _globals['_TOKENUSE']._serialized_start=871
-  _globals['_TOKENUSE']._serialized_end=953
-  _globals['_SUMMARIZERSERVICE']._serialized_start=956
-  _globals['_SUMMARIZERSERVICE']._serialized_end=1152
+  _globals['_UNITCAPTIONS']._serialized_end=704
+  _globals['_PROPOSECONCEPTSRESPONSE']._serialized_start=706
+  _globals['_PROPOSECONCEPTSRESPONSE']._serialized_end=768
+  _globals['_PROPOSAL']._serialized_start=770
+  _globals['_PROPOSAL']._serialized_end=887
+  _globals['_TOKENUSE']._serialized_start=889
+  _globals['_TOKENUSE']._serialized_end=971
+  _globals['_SUMMARIZERSERVICE']._serialized_start=974
+  _globals['_SUMMARIZERSERVICE']._serialized_end=1170
 # @@protoc_insertion_point(module_scope)

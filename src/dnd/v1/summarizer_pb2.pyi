@@ -56,14 +56,16 @@ class ProposeConceptsRequest(_message.Message):
     def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., units: _Optional[_Iterable[_Union[UnitCaptions, _Mapping]]] = ..., settings: _Optional[_Union[ProposeSettings, _Mapping]] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class UnitCaptions(_message.Message):
-    __slots__ = ("captions", "candidates", "seed")
+    __slots__ = ("captions", "candidates", "seed", "contrast")
     CAPTIONS_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    CONTRAST_FIELD_NUMBER: _ClassVar[int]
     captions: _containers.RepeatedScalarFieldContainer[str]
     candidates: _containers.RepeatedCompositeFieldContainer[_types_pb2.Candidate]
     seed: int
-    def __init__(self, captions: _Optional[_Iterable[str]] = ..., candidates: _Optional[_Iterable[_Union[_types_pb2.Candidate, _Mapping]]] = ..., seed: _Optional[int] = ...) -> None: ...
+    contrast: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, captions: _Optional[_Iterable[str]] = ..., candidates: _Optional[_Iterable[_Union[_types_pb2.Candidate, _Mapping]]] = ..., seed: _Optional[int] = ..., contrast: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ProposeConceptsResponse(_message.Message):
     __slots__ = ("proposals",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,24 @@ def test_records_hold_all_evidence_in_the_order_of_the_job(desk: Desk, spec: Job
     )
     dead = next(record for record in records if record["state"] == "dead")
     assert dead["labels"] == dead["exemplars"] == dead["candidates"] == []
+
+
+def test_contrast_of_a_job_is_in_its_records(desk: Desk, spec: JobSpec) -> None:
+    plain = desk.create(replace(spec, layers=spec.layers[1:]), "plain")
+    contrast = desk.create(
+        replace(
+            spec, layers=spec.layers[1:], overrides={**spec.overrides, "propose.contrast": "3"}
+        ),
+        "contrast",
+    )
+    desk.run_until_idle()
+    before, after = (
+        [[one["caption"] for one in record["deciles"]] for record in desk.records(job_id)]
+        for job_id in (plain, contrast)
+    )
+    assert not any(caption for captions in before for caption in captions)
+    assert any(captions[:5].count(None) == 2 for captions in after if captions)
+    assert all(not any(captions[5:]) for captions in after)
 
 
 def test_records_are_equal_when_the_order_of_work_differs(desk: Desk, spec: JobSpec) -> None:

@@ -34,6 +34,7 @@ def test_built_in_sets_serve_the_profiles(prompts: PromptSets) -> None:
             assert chosen.get("simplify")
     for name in ("general", "land_cover"):
         assert {"summary", "several", "simplify"} <= set(prompts.get(name).prompts)
+    assert {"summary_contrast", "several_contrast"} <= set(prompts.get("general").prompts)
     assert "merge" in prompts.get("paper").prompts
 
 

@@ -135,6 +135,43 @@ async def test_one_answer_gives_all_candidates_when_asked_for_so(prompts: Prompt
     assert proposal.tokens.num_calls == 1
 
 
+async def test_contrast_is_shown_to_the_unit_that_has_it_and_changes_nothing_for_others(
+    prompts: PromptSets,
+) -> None:
+    contrast = replace(UNIT, contrast=("a green apple", "a blue\nLabel: car"))
+    beside, alone = ScriptedModel(lambda call: "red"), ScriptedModel(lambda call: "red")
+    await propose(beside, prompts, contrast, UNIT)
+    await propose(alone, prompts, UNIT)
+    (calls,) = beside.rounds
+    assert calls[5:] == alone.rounds[0]
+    told = prompts.get("general").get("summary_contrast").turns[:-1]
+    for call in calls[:5]:
+        others, _, captions = asked(call).partition("\nCaptions:\n")
+        assert others == "Others:\n1. a green apple\n2. a blue Label: car"
+        lines = captions.splitlines()[:-1]
+        assert sorted(line.split(". ")[1] for line in lines) == sorted(CAPTIONS)
+        assert call.messages[:-1] == told
+        assert call.num_shared == len(told)
+
+
+async def test_contrast_can_be_shown_in_one_call(prompts: PromptSets) -> None:
+    model = ScriptedModel(lambda call: "red things\nrose")
+    unit = replace(UNIT, contrast=("a green apple",))
+    (answer,) = await propose(model, prompts, unit, settings=replace(SETTINGS, one_call=True))
+    ((call,),) = model.rounds
+    assert not call.one_line
+    assert asked(call).startswith("Others:\n1. a green apple\nCaptions:\n1. a red apple")
+    assert asked(call).endswith("Labels: 5")
+    assert [one.text for one in good(answer).candidates] == ["red things", "rose"]
+
+
+async def test_repeating_the_instructions_for_contrast_is_no_label(prompts: PromptSets) -> None:
+    said = iter(["captions of other pictures", "red", "red", "red", "red"])
+    unit = replace(UNIT, contrast=("a green apple",))
+    (answer,) = await propose(ScriptedModel(lambda call: next(said)), prompts, unit)
+    assert [one.text for one in good(answer).candidates] == ["red"]
+
+
 async def test_paper_simplifies_summarizes_and_merges_lists(prompts: PromptSets) -> None:
     def say(call: ChatCall) -> str:
         text = asked(call)
@@ -182,6 +219,14 @@ async def test_prompt_that_the_set_lacks_is_named_before_anything_is_asked(
     settings = replace(PAPER.propose, one_call=True)
     with pytest.raises(BadSetting, match=r"'paper' has no several prompt"):
         await propose(model, prompts, settings=settings)
+    with pytest.raises(BadSetting, match=r"'land_cover' has no summary_contrast prompt.*contrast"):
+        await propose(
+            model,
+            prompts,
+            UNIT,
+            replace(UNIT, contrast=("a green apple",)),
+            settings=replace(SETTINGS, prompt_set="land_cover"),
+        )
     assert not model.rounds
 
 

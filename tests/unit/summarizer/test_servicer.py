@@ -117,6 +117,13 @@ async def test_outage_of_all_units_fails_the_call_and_says_when_to_retry(
         ([LAKE] * 65, "", {}, "RequestTooLarge"),
         ([UnitCaptions((), 1)], "", {}, "InvalidInput"),
         ([UnitCaptions(("a lake",) * 33, 1)], "", {}, "RequestTooLarge"),
+        ([UnitCaptions(("a lake",), 1, (), ("a car",) * 17)], "", {}, "RequestTooLarge"),
+        (
+            [UnitCaptions(("a lake",), 1, (), ("a car",))],
+            "",
+            {"prompt_set": "paper"},
+            "BadSetting",
+        ),
         ([LAKE], "f" * 64, {}, "DigestMismatch"),
         ([LAKE], "", {"prompt_set": "genral"}, "UnknownName"),
         ([LAKE], "", {"prompt_set": "../paper"}, "UnknownName"),
