@@ -152,6 +152,10 @@ class Desk:
         with self.store.writing() as session:
             jobs.retry_job(session, session.get_one(JobRow, job_id), self.clock.now)
 
+    def cancel(self, job_id: str) -> None:
+        with self.store.writing() as session:
+            jobs.cancel_job(session, session.get_one(JobRow, job_id), self.clock.now)
+
     def run_to_stage(self, stage: str) -> Task:
         """Works until a task of a stage is published; that task, not yet run."""
         for _ in range(400):

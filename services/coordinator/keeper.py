@@ -7,10 +7,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from dnd.clients import Calls
 from dnd_services.coordinator.claiming import table_of
 from dnd_services.coordinator.settings import QueueSettings
 from dnd_services.coordinator.store import Store
-from dnd_services.coordinator.store.claims import Ticket, renew
+from dnd_services.coordinator.store.claims import Ticket, is_wanted, renew
 from dnd_services.coordinator.store.leases import beat, leave
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class LeaseKeeper:
         self._stages = stages
         self._threads = threads
         self._lock = threading.Lock()
-        self._held: dict[object, tuple[str, Sequence[Ticket]]] = {}
+        self._held: dict[Calls, tuple[str, Sequence[Ticket]]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
@@ -55,27 +56,36 @@ class LeaseKeeper:
             leave(session, self._replica)
 
     @contextmanager
-    def holding(self, stage: str, tickets: Sequence[Ticket]) -> Iterator[None]:
-        """Renews the leases of `tickets` until the block ends."""
-        token = object()
+    def holding(self, stage: str, tickets: Sequence[Ticket]) -> Iterator[Calls]:
+        """Renews the leases of `tickets` until the block ends.
+
+        The block makes its calls through what it is given: they are ended when every job that needs
+        the work is cancelled.
+        """
+        calls = Calls()
         with self._lock:
-            self._held[token] = (stage, tickets)
+            self._held[calls] = (stage, tickets)
         try:
-            yield
+            yield calls
         finally:
             with self._lock:
-                del self._held[token]
+                del self._held[calls]
 
     def renew_all(self) -> None:
-        """Renews every lease of this process once."""
+        """Renews every lease of this process once; ends the calls that nobody needs any more."""
         with self._lock:
-            held = list(self._held.values())
+            held = list(self._held.items())
         if not held:
             return
+        unwanted = []
         with self._store.writing() as session:
             until = self._store.now(session) + self._settings.lease_s
-            for stage, tickets in held:
+            for calls, (stage, tickets) in held:
                 renew(session, table_of(stage), tickets, until)
+                if not is_wanted(session, table_of(stage), tickets):
+                    unwanted.append(calls)
+        for calls in unwanted:
+            calls.cancel()
 
     def _beat(self) -> None:
         if not self._stages:

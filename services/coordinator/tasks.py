@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from dnd.clients import Services
+from dnd.clients import Calls, Services
 from dnd.errors import DndError, Internal
 from dnd_services.coordinator import states
 from dnd_services.coordinator.claiming import Group, claim
@@ -56,19 +56,20 @@ class TaskRunner:
             until = now + self._settings.lease_s
             groups = claim(session, stage, tickets, self._owner, until)
         num_written = 0
-        with self._keeper.holding(stage, [t for group in groups for t in group.tickets]):
+        held = [ticket for group in groups for ticket in group.tickets]
+        with self._keeper.holding(stage, held) as calls:
             for group in groups:
-                num_written += self._run_group(group)
+                num_written += self._run_group(group, calls)
                 self._nudge()
         return num_written
 
-    def _run_group(self, group: Group) -> int:
+    def _run_group(self, group: Group, calls: Calls) -> int:
         with self._store.reading() as session:
             started_at = self._store.now(session)
         started = time.perf_counter()
         failed_whole = False
         try:
-            outcomes = self._work(group)
+            outcomes = self._work(group, calls)
             if len(outcomes) != len(group.rows):
                 raise Internal(f"{len(group.rows)} items gave {len(outcomes)} results.")
         except DndError as error:
@@ -91,9 +92,9 @@ class TaskRunner:
             )
         return num_written
 
-    def _work(self, group: Group) -> Sequence[Outcome]:
+    def _work(self, group: Group, calls: Calls) -> Sequence[Outcome]:
         plan = plan_of(group.job)
-        services = self._services.for_context(context_of(group.job))
+        services = self._services.for_context(context_of(group.job), calls)
         if (group.stage, group.scope) == ("score", states.LAYER):
             return [
                 compare_layer(self._store, services, plan, group.job, group.layers[work.ordinal])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import diffusers
@@ -19,7 +19,7 @@ import torch
 import transformers
 from PIL import Image
 
-from dnd.errors import BadAnswer, BadSetting, DndError, ModelMissing
+from dnd.errors import BadAnswer, BadSetting, Cancelled, DndError, ModelMissing
 from dnd.profiles import SynthesisSettings
 from dnd.serving.batching import pad_items
 from dnd.serving.placement import place_model
@@ -77,12 +77,21 @@ class Synthesizer:
 
     @torch.inference_mode()
     def draw(
-        self, settings: SynthesisSettings, drawings: Sequence[Drawing]
+        self,
+        settings: SynthesisSettings,
+        drawings: Sequence[Drawing],
+        is_abandoned: Callable[[], bool] = lambda: False,
     ) -> list[OrError[Image.Image]]:
         """One square RGB picture for each drawing, in the device thread.
 
         A drawing has a BadAnswer in place of a picture where the numbers failed, and an
         InvalidInput where the text encoder does not see the whole prompt.
+
+        Args:
+            is_abandoned: Asked after each step: whether nobody waits for the drawings any more.
+
+        Raises:
+            Cancelled: Nobody does.
         """
         embedded = [self._embed_or_error(drawing.prompt) for drawing in drawings]
         good = [
@@ -90,11 +99,14 @@ class Synthesizer:
             for drawing, embeddings in zip(drawings, embedded, strict=True)
             if not isinstance(embeddings, DndError)
         ]
-        pictures = iter(self._draw_rows(settings, good) if good else ())
+        pictures = iter(self._draw_rows(settings, good, is_abandoned) if good else ())
         return [one if isinstance(one, DndError) else next(pictures) for one in embedded]
 
     def _draw_rows(
-        self, settings: SynthesisSettings, good: Sequence[tuple[int, Embeddings]]
+        self,
+        settings: SynthesisSettings,
+        good: Sequence[tuple[int, Embeddings]],
+        is_abandoned: Callable[[], bool],
     ) -> list[OrError[Image.Image]]:
         rows = pad_items(good, self.info.fixed_batch)
         generators = [torch.Generator("cpu").manual_seed(seed) for seed, _ in rows]
@@ -114,6 +126,7 @@ class Synthesizer:
             generator=generators,
             output_type="pt",
             return_dict=False,
+            callback_on_step_end=functools.partial(_stop_if, is_abandoned),
         )
         return _to_pictures(pixels[: len(good)])
 
@@ -166,6 +179,15 @@ def load_synthesizer(settings: ModelServerSettings, variant: str = "") -> Synthe
     _try_out(synthesizer)
     log.info("drawing with %s on %s, %s", info.architecture, info.device, info.dtype)
     return synthesizer
+
+
+def _stop_if(
+    is_abandoned: Callable[[], bool], _pipeline: Any, step: int, *_: Any
+) -> dict[str, Any]:
+    """What a pipeline calls after each step; it changes nothing."""
+    if is_abandoned():
+        raise Cancelled(f"All callers have gone: drawing stopped after step {step + 1}.")
+    return {}
 
 
 def _stack(rows: Sequence[Embeddings]) -> dict[str, torch.Tensor]:

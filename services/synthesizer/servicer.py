@@ -82,7 +82,7 @@ def stage_service(
 ) -> StageService:
     """The servicer with its batcher, ready to be added to a server."""
     batcher = DynamicBatcher[SynthesisSettings, Drawing, Image.Image](
-        synthesizer.draw,
+        lambda drawn_by, drawings: synthesizer.draw(drawn_by, drawings, batcher.is_abandoned),
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
         max_wait_ms=settings.max_wait_ms,

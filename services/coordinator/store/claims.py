@@ -11,11 +11,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
+from dnd.jobs import JobState
 from dnd_services.coordinator import states
-from dnd_services.coordinator.models import Claimable, WorkRow
+from dnd_services.coordinator.models import (
+    JOB_SET_OPEN,
+    Claimable,
+    ImageSetRow,
+    JobRow,
+    JobSetRow,
+    WorkRow,
+)
 from dnd_services.coordinator.store.counters import Tally
 
 C = TypeVar("C", bound=Claimable)
@@ -104,6 +112,20 @@ def renew(session: Session, table: type[C], tickets: Sequence[Ticket], until: fl
         row = rows.get(ticket.id)
         if row and is_held(row, ticket):
             row.lease_until = until
+
+
+def is_wanted(session: Session, table: type[C], tickets: Sequence[Ticket]) -> bool:
+    """Whether any job that has not been cancelled needs what the tickets are for."""
+    ids = [ticket.id for ticket in tickets]
+    if table is ImageSetRow:
+        needed = exists().where(JobSetRow.set_id.in_(ids), JOB_SET_OPEN)
+    else:
+        needed = exists().where(
+            WorkRow.id.in_(ids),
+            JobRow.id == WorkRow.job_id,
+            JobRow.state != JobState.CANCELLED.value,
+        )
+    return bool(session.scalar(select(needed)))
 
 
 def is_held(row: Claimable, ticket: Ticket) -> bool:

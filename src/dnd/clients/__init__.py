@@ -5,7 +5,7 @@ deadline below the servers' connection-age grace, and waits until then for a ser
 """
 
 from dnd.clients.activations import ActivationsClient
-from dnd.clients.base import StageClient
+from dnd.clients.base import Calls, StageClient
 from dnd.clients.channels import DEADLINE_S, EndpointPool, error_of
 from dnd.clients.services import (
     JUDGE,
@@ -22,6 +22,7 @@ __all__ = [
     "JUDGE",
     "SERVICE_NAMES",
     "ActivationsClient",
+    "Calls",
     "CaptionerClient",
     "EndpointPool",
     "ScorerClient",

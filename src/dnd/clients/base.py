@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from google.protobuf.message import Message
 
 from dnd import convert
 from dnd.clients.channels import DEADLINE_S, EndpointPool, error_of
-from dnd.errors import Internal
+from dnd.errors import Cancelled, Internal
 from dnd.types import (
     RequestContext,
 )
@@ -22,6 +23,42 @@ from dnd.v1 import (
 M = TypeVar("M", bound=Message)
 
 
+class Calls:
+    """The calls under way for one piece of work; another thread can end all of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[grpc.Future[Any]] = set()
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Ends what is under way and lets nothing more begin: both raise Cancelled."""
+        with self._lock:
+            self._cancelled = True
+            running = list(self._running)
+        for call in running:
+            call.cancel()
+
+    def wait(self, call: grpc.Future[Any]) -> Any:
+        """The answer of `call`.
+
+        Raises:
+            Cancelled: Nobody needs it any more.
+            grpc.RpcError: It failed.
+        """
+        with self._lock:
+            self._running.add(call)
+            if self._cancelled:
+                call.cancel()
+        try:
+            return call.result()
+        except grpc.FutureCancelledError:
+            raise Cancelled("Nobody needs the answer any more.") from None
+        finally:
+            with self._lock:
+                self._running.discard(call)
+
+
 @dataclass
 class StageClient:
     """What the clients of the five services share.
@@ -30,19 +67,24 @@ class StageClient:
         pool: The replicas.
         context: Sent with every request.
         deadline_s: Time for one call, seconds.
+        calls: Where calls are kept while they are under way; None for calls that nobody ends.
     """
 
     pool: EndpointPool
     context: RequestContext = field(default_factory=RequestContext)
     deadline_s: float = DEADLINE_S
+    calls: Calls | None = None
 
     def _call(self, stub_class: Any, method: str, request: Message, answer: type[M]) -> M:
         request.context.CopyFrom(convert.to_message(self.context, types_pb2.RequestContext))  # type: ignore[attr-defined]
         with self.pool.channel() as channel:
+            rpc = getattr(stub_class(channel), method)
+            how: dict[str, Any] = {"timeout": self.deadline_s, "wait_for_ready": True}
             try:
-                response = getattr(stub_class(channel), method)(
-                    request, timeout=self.deadline_s, wait_for_ready=True
-                )
+                if self.calls is None:
+                    response = rpc(request, **how)
+                else:
+                    response = self.calls.wait(rpc.future(request, **how))
             except grpc.RpcError as error:
                 raise error_of(error, self.pool.name) from None
         assert isinstance(response, answer)

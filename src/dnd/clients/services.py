@@ -9,7 +9,7 @@ from typing import Any
 from dnd import convert
 from dnd.artifacts import ArtifactStore
 from dnd.clients.activations import ActivationsClient
-from dnd.clients.base import StageClient, in_order
+from dnd.clients.base import Calls, StageClient, in_order
 from dnd.clients.channels import DEADLINE_S, EndpointPool
 from dnd.errors import FailedPrecondition
 from dnd.profiles import (
@@ -285,10 +285,10 @@ class Services:
             judge=ScorerClient(judge, **kwargs) if judge else None,  # type: ignore[arg-type]
         )
 
-    def for_context(self, context: RequestContext) -> Services:
-        """The same connections on behalf of another job."""
+    def for_context(self, context: RequestContext, calls: Calls | None = None) -> Services:
+        """The same connections on behalf of another job, whose calls `calls` can end."""
         clients = {
-            name: type(client)(client.pool, context, client.deadline_s)
+            name: type(client)(client.pool, context, client.deadline_s, calls)
             for name, client in self._clients().items()
         }
         return Services(artifacts=self.artifacts, **clients)

@@ -2,7 +2,8 @@
 
 Everything that waits is taken at once. An idle device waits a few milliseconds for more, a busy one
 never does. One thread owns the device. An exception is bisected down to the item that causes it, so
-that every other caller gets its answer (ENGINEERING, "Dynamic batching").
+that every other caller gets its answer (ENGINEERING, "Dynamic batching"). What waits for a caller
+that has gone is dropped; a batch on the device may stop once all of its callers have.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from dnd.errors import (
+    Cancelled,
     DeadlineExceeded,
     DndError,
     Internal,
@@ -73,6 +75,7 @@ class DynamicBatcher(Generic[K, I, O]):
         self._max_wait_s = max_wait_ms / 1000
         self._metrics = metrics
         self._entries: list[_Entry[K, I, O]] = []
+        self._on_device: Sequence[_Entry[K, I, O]] = ()
         self._arrival = asyncio.Event()
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._loop_task: asyncio.Task[None] | None = None
@@ -151,6 +154,14 @@ class DynamicBatcher(Generic[K, I, O]):
             self._num_admitted -= len(entries)
             self._metrics.queued.set(self._num_admitted)
 
+    def is_abandoned(self) -> bool:
+        """Whether every caller of the batch on the device has gone.
+
+        `run` may ask it between its steps, and raise Cancelled.
+        """
+        batch = self._on_device
+        return bool(batch) and all(entry.future.cancelled() for entry in batch)
+
     async def run_alone(self, function: Callable[[], O]) -> O:
         """Runs `function` in the device thread, between batches."""
         return await asyncio.get_running_loop().run_in_executor(self._device, function)
@@ -197,6 +208,7 @@ class DynamicBatcher(Generic[K, I, O]):
             started = loop.time()
             for entry in batch:
                 self._metrics.wait_seconds.observe(started - entry.arrived)
+            self._on_device = batch
             try:
                 results = await loop.run_in_executor(
                     self._device, self._compute, batch[0].bucket, [entry.item for entry in batch]
@@ -204,6 +216,8 @@ class DynamicBatcher(Generic[K, I, O]):
             except asyncio.CancelledError:
                 self._answer(batch, [Unavailable("The server is shutting down.")] * len(batch))
                 raise
+            finally:
+                self._on_device = ()
             per_item = (loop.time() - started) / len(batch)
             self._seconds_per_item = 0.8 * self._seconds_per_item + 0.2 * per_item
             self._answer(batch, results)
@@ -248,7 +262,7 @@ class DynamicBatcher(Generic[K, I, O]):
             results = list(self._run(bucket, items))
             if len(results) != len(items):
                 raise Internal(f"{len(items)} items gave {len(results)} results.")
-        except Systemic as error:
+        except (Systemic, Cancelled) as error:
             return [error] * len(items)
         except Exception as error:
             if len(items) == 1:

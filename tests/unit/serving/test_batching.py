@@ -8,6 +8,7 @@ import pytest
 
 from dnd.errors import (
     BadImage,
+    Cancelled,
     DeadlineExceeded,
     DndError,
     Internal,
@@ -201,3 +202,54 @@ def test_padding_repeats_the_last_item() -> None:
     assert pad_items([1, 2], 4) == [1, 2, 2, 2]
     assert pad_items([1, 2], 2) == [1, 2]
     assert pad_items([1, 2], 0) == [1, 2]
+
+
+class SteppingDevice:
+    """Works in steps until it is told to finish, or its batch is abandoned."""
+
+    def __init__(self) -> None:
+        self.batcher = DynamicBatcher[str, int, int](
+            self.run, max_batch=4, max_queue=100, max_wait_ms=20.0, metrics=Metrics()
+        )
+        self.started = threading.Event()
+        self.finish = threading.Event()
+        self.ends: list[str] = []
+
+    def run(self, bucket: str, items: Sequence[int]) -> list[OrError[int]]:
+        self.started.set()
+        while not self.finish.wait(0.01):
+            if self.batcher.is_abandoned():
+                self.ends.append("stopped")
+                raise Cancelled("All callers have gone.")
+        self.ends.append("finished")
+        return [2 * item for item in items]
+
+
+async def test_batch_on_the_device_stops_once_all_of_its_callers_have_gone() -> None:
+    device = SteppingDevice()
+    callers = [asyncio.create_task(device.batcher.submit("a", [i, i])) for i in range(2)]
+    await asyncio.to_thread(device.started.wait, 10)
+    for caller in callers:
+        caller.cancel()
+    await asyncio.gather(*callers, return_exceptions=True)
+    device.finish.clear()
+    while not device.ends:
+        await asyncio.sleep(0.01)
+    assert device.ends == ["stopped"]
+    device.finish.set()
+    assert await device.batcher.submit("a", [3]) == [6]  # the device is free again
+    await device.batcher.close()
+
+
+async def test_batch_on_the_device_finishes_while_one_caller_is_left() -> None:
+    device = SteppingDevice()
+    gone = asyncio.create_task(device.batcher.submit("a", [1]))
+    left = asyncio.create_task(device.batcher.submit("a", [2, 3]))
+    await asyncio.to_thread(device.started.wait, 10)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    assert not device.batcher.is_abandoned()
+    device.finish.set()
+    assert await left == [4, 6]
+    assert device.ends == ["finished"]
+    await device.batcher.close()

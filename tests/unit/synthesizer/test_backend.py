@@ -11,7 +11,7 @@ import torch
 from diffusers import DDIMScheduler
 from PIL import Image
 
-from dnd.errors import BadAnswer, BadSetting, InvalidInput
+from dnd.errors import BadAnswer, BadSetting, Cancelled, InvalidInput
 from dnd.profiles import SynthesisSettings
 from dnd.types import Drawing
 from dnd_services.synthesizer.backend import Synthesizer
@@ -205,3 +205,17 @@ def test_weights_compute_in_the_number_type_that_is_set(load: Load) -> None:
     assert synthesizer._pipeline.unet.dtype == torch.bfloat16
     (rough,), (fine,) = (draw(one, DRAWINGS[:1]) for one in (synthesizer, exact))
     assert difference(rough, fine) < 3, "the noise must be the same in every number type"
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_drawing_stops_at_its_next_step_when_nobody_waits_for_it(load: Load, name: str) -> None:
+    synthesizer = load(name)
+    asked: list[int] = []
+
+    def is_abandoned() -> bool:
+        asked.append(1)
+        return len(asked) == 2
+
+    with pytest.raises(Cancelled, match="stopped after step 2"):
+        synthesizer.draw(settings(num_steps=4), DRAWINGS, is_abandoned)
+    assert len(asked) == 2

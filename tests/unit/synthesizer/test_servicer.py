@@ -41,12 +41,15 @@ class Service:
         self.poison = ""
 
     def draw(
-        self, settings: SynthesisSettings, drawings: Sequence[Drawing]
+        self,
+        settings: SynthesisSettings,
+        drawings: Sequence[Drawing],
+        is_abandoned: Callable[[], bool],
     ) -> list[OrError[Image.Image]]:
         self.batches.append((settings, [drawing.prompt for drawing in drawings]))
         if self.poison and any(self.poison in drawing.prompt for drawing in drawings):
             raise RuntimeError("poison")
-        return Synthesizer.draw(self.synthesizer, settings, drawings)
+        return Synthesizer.draw(self.synthesizer, settings, drawings, is_abandoned)
 
     async def synthesize(
         self,
@@ -79,9 +82,9 @@ async def service(
     metrics = Metrics()
 
     def draw(
-        settings: SynthesisSettings, drawings: Sequence[Drawing]
+        settings: SynthesisSettings, drawings: Sequence[Drawing], is_abandoned: Callable[[], bool]
     ) -> list[OrError[Image.Image]]:
-        return running.draw(settings, drawings)
+        return running.draw(settings, drawings, is_abandoned)
 
     monkeypatch.setattr(synthesizer, "draw", draw)
     async with serve(stage_service(synthesizer, settings, metrics), metrics) as channel:
