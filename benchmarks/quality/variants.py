@@ -82,7 +82,11 @@ def _cosines(
     """Of each unit's label, and of its best candidate, to the truth; NaN for a unit without."""
     labels, best = [], []
     for one in sets:
-        units = [unit for part in (KNOWN, IMAGENET, GROUPS) for unit in one.parts.get(part, ())[:MAX_UNITS]]
+        units = [
+            unit
+            for part in (KNOWN, IMAGENET, GROUPS)
+            for unit in one.parts.get(part, ())[:MAX_UNITS]
+        ]
         if not units:
             continue
         spec = JobSpec(

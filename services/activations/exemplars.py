@@ -22,6 +22,7 @@ from dnd.errors import DndError, UnitOutOfRange
 from dnd.images import decode_image, encode_png
 from dnd.manifest import Manifest
 from dnd.profiles import ExemplarSettings
+from dnd.rounding import round_value
 from dnd.types import (
     Box,
     DecileImage,
@@ -42,12 +43,7 @@ from dnd_services.activations.crops import (
 from dnd_services.activations.merge import MIN_SPARSE, LayerRecord
 from dnd_services.activations.network import Network
 from dnd_services.activations.passes import Caller, Passes
-from dnd_services.activations.ranking import (
-    Candidate,
-    pick_deciles,
-    rank_candidates,
-    round_digits,
-)
+from dnd_services.activations.ranking import NUM_DIGITS, Candidate, pick_deciles, rank_candidates
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,7 +83,9 @@ def rank_images(index: LayerRecord, unit: int) -> list[tuple[int, float]]:
     """Numbers and activations of a unit's top images, best first; none of dead and tied units."""
     if index.activities[unit] in (UnitActivity.DEAD, UnitActivity.TIED):
         return []
-    return sorted(index.top_images(unit), key=lambda pair: (-round_digits(pair[1]), pair[0]))
+    return sorted(
+        index.top_images(unit), key=lambda pair: (-round_value(pair[1], NUM_DIGITS), pair[0])
+    )
 
 
 def list_top_images(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dnd.profiles import ExemplarSettings
+from dnd.rounding import round_value
 from dnd.types import Exemplar
 
 NUM_DIGITS = 4
@@ -34,11 +35,6 @@ class Candidate:
     exemplar: Exemplar
 
 
-def round_digits(value: float) -> float:
-    """`value` to four significant digits."""
-    return float(f"{value:.{NUM_DIGITS - 1}e}")
-
-
 def rank_candidates(
     candidates: Sequence[Candidate], settings: ExemplarSettings
 ) -> tuple[Exemplar, ...]:
@@ -47,7 +43,8 @@ def rank_candidates(
     Among equals: the lower image number, then the whole image, then the larger crop.
     """
     ordered = sorted(
-        candidates, key=lambda c: (-round_digits(c.exemplar.activation), c.image, c.place)
+        candidates,
+        key=lambda c: (-round_value(c.exemplar.activation, NUM_DIGITS), c.image, c.place),
     )
     taken: Counter[int] = Counter()
     kept: list[Exemplar] = []

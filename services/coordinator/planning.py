@@ -13,6 +13,7 @@ from dnd.dissection import load_concepts, save_concepts
 from dnd.errors import (
     EmptyProbeSet,
     InvalidInput,
+    Overloaded,
     Transient,
     Unavailable,
     UnitOutOfRange,
@@ -255,7 +256,8 @@ def _ranges(asked: LayerUnits) -> tuple[tuple[int, int], ...]:
 
 
 def _not_up(name: str, client: StageClient, error: Transient) -> Unavailable:
+    what = "is overloaded" if isinstance(error, Overloaded) else "cannot be reached"
     return Unavailable(
-        f"The {name} service at {client.pool.target} cannot be reached, and a job needs it: "
-        f"start it, then try again. ({error.message})"
+        f"The {name} service at {client.pool.target} {what}, and a job needs it: "
+        f"see that it runs, then try again. ({error.message})"
     )

@@ -14,13 +14,14 @@ from unit.activations.conftest import EXEMPLARS, INDEX, Service, start_service
 from dnd.convert import from_message
 from dnd.manifest import Manifest
 from dnd.profiles import PAPER
+from dnd.rounding import round_value
 from dnd.types import Box, Exemplar
 from dnd.v1 import activations_pb2 as pb
 from dnd.v1 import types_pb2
 from dnd_services.activations.crops import iou
 from dnd_services.activations.merge import open_index
 from dnd_services.activations.preprocessing import Preprocessing
-from dnd_services.activations.ranking import Candidate, pick_deciles, rank_candidates, round_digits
+from dnd_services.activations.ranking import NUM_DIGITS, Candidate, pick_deciles, rank_candidates
 
 
 def decode(service: Service, ref: str) -> Image.Image:
@@ -58,7 +59,7 @@ async def test_exemplars_are_ordered_of_the_select_half_and_two_of_a_source(
         if unit.activity != types_pb2.UNIT_ACTIVITY_LIVE:
             continue
         assert len(unit.exemplars) == 10
-        values = [round_digits(one.activation) for one in unit.exemplars]
+        values = [round_value(one.activation, NUM_DIGITS) for one in unit.exemplars]
         assert values == sorted(values, reverse=True)
         sources = [one.source.ref for one in unit.exemplars]
         assert max(map(sources.count, sources)) <= 2
@@ -281,7 +282,7 @@ def test_limit_per_source_lets_the_next_source_in() -> None:
     [(123456.0, 123500.0), (-0.00012345, -0.0001234), (0.0, 0.0), (1.0, 1.0)],
 )
 def test_four_digits_count(value: float, rounded: float) -> None:
-    assert round_digits(value) == pytest.approx(rounded, rel=1e-4)
+    assert round_value(value, NUM_DIGITS) == pytest.approx(rounded, rel=1e-4)
 
 
 def test_deciles_of_a_small_sample_hold_each_image_once() -> None:
