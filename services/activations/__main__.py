@@ -47,9 +47,9 @@ def build(settings: ActivationsSettings, metrics: Metrics) -> StageService:
     """Reads the registry and returns the service; networks are loaded when they are asked for."""
     from dnd_services.activations.backend import Backend
     from dnd_services.activations.loaders import LOADERS
-    from dnd_services.activations.probes import SOURCES
     from dnd_services.activations.registry import load_registry
     from dnd_services.activations.servicer import stage_service
+    from dnd_services.activations.sources import SOURCES
 
     registry = load_registry(
         settings.models,

@@ -10,6 +10,7 @@
     probes:
       imagenet-val: "imagefolder:/data/imagenet/val"
       both: "imagefolder:/data/imagenet/val+imagefolder:/data/broden"
+      shards: "webdataset:s3://bucket/val/{000..049}.tar"
 
 On a private stack (DND_ALLOW_SPECS) a request may also give such a specification, or a folder of
 images, in place of a name. Elsewhere that would let a caller run code of his choice.
@@ -24,9 +25,13 @@ from typing import Any
 
 import yaml
 
+from dnd.buckets import is_url
 from dnd.errors import BadSetting, InvalidInput, UnknownName, suggest
 from dnd_services.activations import sae_specs
 from dnd_services.activations.sae_specs import SaeSpec
+
+_PATHS = ("imagefolder", "webdataset", "parquet")
+"""Schemes of probe sets whose locations are paths, or URLs."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +245,7 @@ def _scheme_of(text: str) -> str:
 
 
 def _absolute(spec: Spec, base: Path) -> Spec:
-    """Folders are relative to the file that names them."""
-    if spec.scheme != "imagefolder":
+    """Paths are relative to the file that names them."""
+    if spec.scheme not in _PATHS or is_url(spec.location):
         return spec
     return Spec(spec.scheme, str(base / Path(spec.location).expanduser()))

@@ -6,42 +6,45 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 HEADER_BYTES = 128
 _BLOCK_BYTES = 8 * 2**20
 
 
 class RowFile:
-    """A float16 .npy file (rows, columns) that grows by appending.
+    """A .npy file (rows, columns) that grows by appending.
 
     Args:
         path: Written to; the header is completed by `finish`.
+        dtype: Of its numbers.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, dtype: npt.DTypeLike = np.float16) -> None:
         self._path = path
+        self._dtype = np.dtype(dtype)
         self._file = path.open("wb")
         self._file.write(bytes(HEADER_BYTES))
         self._num_rows = 0
         self._num_columns = 0
 
     def append(self, rows: np.ndarray) -> None:
-        """Adds rows (rows, columns) of float16."""
+        """Adds rows (rows, columns)."""
         self._num_rows += len(rows)
         self._num_columns = rows.shape[1]
-        self._file.write(np.ascontiguousarray(rows, np.float16).data)
+        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
 
     def finish(self) -> Path:
         """Completes and closes the file."""
         self._file.seek(0)
-        self._file.write(npy_header((self._num_rows, self._num_columns)))
+        self._file.write(npy_header((self._num_rows, self._num_columns), self._dtype))
         self._file.close()
         return self._path
 
 
-def npy_header(shape: tuple[int, int]) -> bytes:
-    """The header of a float16 .npy file of this shape, always 128 bytes (format version 1.0)."""
-    text = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {shape}, }}"
+def npy_header(shape: tuple[int, int], dtype: npt.DTypeLike = np.float16) -> bytes:
+    """The header of a .npy file of this shape, always 128 bytes (format version 1.0)."""
+    text = f"{{'descr': {np.dtype(dtype).str!r}, 'fortran_order': False, 'shape': {shape}, }}"
     body = text.ljust(HEADER_BYTES - 11) + "\n"
     return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body.encode("latin1")
 

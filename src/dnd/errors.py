@@ -24,6 +24,7 @@
     │   └── LlmUnavailable        unreachable, or it answers 5xx
     ├── Systemic                  nothing of this stage can succeed until an operator acts
     │   ├── StorageFull
+    │   ├── StorageRefused        wrong credentials, no right to a bucket
     │   ├── ModelMissing
     │   └── LlmRefused            401, 403, 404: key, account or model name are wrong
     └── Internal                  a defect of ours
@@ -151,6 +152,10 @@ class StorageFull(Systemic):
     """The artifact store cannot take another byte."""
 
 
+class StorageRefused(Systemic):
+    """A bucket or server refuses us: wrong credentials, or no right to what is asked for."""
+
+
 class ModelMissing(Systemic):
     """The configured weights are not there."""
 
@@ -189,6 +194,7 @@ CODES: dict[type[DndError], str] = {
     LlmUnavailable: "UNAVAILABLE",
     Systemic: "FAILED_PRECONDITION",
     StorageFull: "RESOURCE_EXHAUSTED",
+    StorageRefused: "PERMISSION_DENIED",
     ModelMissing: "FAILED_PRECONDITION",
     LlmRefused: "PERMISSION_DENIED",
     Internal: "INTERNAL",

@@ -148,10 +148,22 @@ def _absolute_model(model: str) -> str:
 
 
 def _absolute_probe(probe: str) -> str:
-    """Folders, alone or in a union, with or without "imagefolder:"; other names as they are."""
+    """Folders and shards, alone or in a union, with or without a scheme; other names as they are.
+
+    A folder may have "+" in its name, shards may not.
+    """
     if _is_folder(probe):
         return _folder(probe)
-    return "+".join(_folder(part) if _is_folder(part) else part for part in probe.split("+"))
+    return "+".join(_absolute_part(part) for part in probe.split("+"))
+
+
+def _absolute_part(part: str) -> str:
+    if _is_folder(part):
+        return _folder(part)
+    scheme, _, location = part.partition(":")
+    if scheme in ("webdataset", "parquet") and location and "://" not in location:
+        return f"{scheme}:{Path(location).expanduser().absolute()}"
+    return part
 
 
 def _is_folder(text: str) -> bool:

@@ -22,6 +22,8 @@ from dnd.manifest import Manifest
 from dnd_services.activations import probes
 from dnd_services.activations.probes import ProbeImages, freeze_probe_set
 from dnd_services.activations.registry import Spec
+from dnd_services.activations.sources import SOURCES, Entry, SourceFile
+from dnd_services.activations.sources.folder import ImageFolder
 
 
 def save_bytes(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -104,7 +106,7 @@ def test_reasons_stop_at_the_limit_and_the_count_goes_on(tmp_path: Path, indexer
         write_files(tmp_path / "many", files | {"x.png": WHOLE}), judge_fraction=0.0
     )
     assert (probe.num_skipped, len(probe.skipped_reasons)) == (30, probes.MAX_REASONS)
-    assert probe.skipped_reasons[1].startswith("File 2 in sorted order")
+    assert probe.skipped_reasons[1].startswith("Image 2 in sorted order")
 
 
 def test_set_without_one_readable_image_says_so_and_why(tmp_path: Path, indexer: Indexer) -> None:
@@ -190,14 +192,14 @@ def test_unchanged_folder_is_not_read_again(
     folder = write_pictures(tmp_path / "few", range(4))
     first = indexer.freeze(folder)
     num_read = 0
-    read = probes.ImageFolder.read
+    read = ImageFolder.read
 
-    def count(self: probes.ImageFolder, key: str) -> bytes:
+    def count(self: ImageFolder, key: str) -> bytes:
         nonlocal num_read
         num_read += 1
         return read(self, key)
 
-    monkeypatch.setattr(probes.ImageFolder, "read", count)
+    monkeypatch.setattr(ImageFolder, "read", count)
     assert indexer.freeze(folder) == first
     assert num_read == 0
     other_split = indexer.freeze(folder, judge_fraction=0.5)
@@ -255,13 +257,16 @@ def test_new_kind_of_source_is_one_entry_in_the_table(
     class Drawn:
         """As docs/probes.md describes it."""
 
-        def list_entries(self, location: str) -> object:
-            return (probes.Entry(f"{location}/{n}", "1") for n in range(int(location)))
+        def list_files(self, location: str) -> object:
+            return iter([SourceFile(location, stamp="1")])
+
+        def list_entries(self, file: SourceFile) -> object:
+            return (Entry(f"{file.key}/{number}") for number in range(int(file.key)))
 
         def read(self, key: str) -> bytes:
             return encode_png(draw(int(key.split("/")[1])))
 
-    monkeypatch.setitem(probes.SOURCES, "drawn", Drawn())
+    monkeypatch.setitem(SOURCES, "drawn", Drawn())
     probe = freeze_probe_set(
         [Spec("drawn", "6")], 0.2, indexer.store, indexer.pool, indexer.stopping
     )

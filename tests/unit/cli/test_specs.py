@@ -158,4 +158,6 @@ def test_writes_folders_out_in_full_for_a_stack_that_works_elsewhere(
     spec = make_absolute(JobSpec("export:net.pt2", (), "pictures+openmoji+imagefolder:pictures"))
     assert spec.model == f"export:{tmp_path / 'net.pt2'}"
     assert spec.probe == f"{pictures}+openmoji+{pictures}"
+    shards = make_absolute(JobSpec("m", (), "webdataset:s/{0..9}.tar+webdataset:s3://b/s/*.tar"))
+    assert shards.probe == f"webdataset:{tmp_path}/s/{{0..9}}.tar+webdataset:s3://b/s/*.tar"
     assert make_absolute(JobSpec("hf:a/b", (), "names")) == JobSpec("hf:a/b", (), "names")

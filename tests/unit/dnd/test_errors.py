@@ -47,6 +47,7 @@ def test_code_decides_when_a_stranger_answers() -> None:
         (errors.LlmRateLimited("x"), Kind.TRANSIENT),
         (errors.LlmRefused("x"), Kind.SYSTEMIC),
         (errors.StorageFull("x"), Kind.SYSTEMIC),
+        (errors.StorageRefused("x"), Kind.SYSTEMIC),
         (errors.DigestMismatch("x"), Kind.SYSTEMIC),
     ],
 )
