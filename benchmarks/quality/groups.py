@@ -2,7 +2,7 @@
 
     models.yaml: groups: {spec: "python:benchmarks.quality.groups:load"}
 
-The weights lie where the variable `DND_GROUPS` says.
+The weights lie where the variable `QUALITY_GROUPS` says.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dnd_packs.starter.emoji_data import (
 )
 from dnd_services.activations.targets import Preprocessing, Target
 
-VARIABLE = "DND_GROUPS"
+VARIABLE = "QUALITY_GROUPS"
 LAYER = "classes"
 SIZE = 64
 MAX_CONCEPTS = 30  # of a kind: there are 258 flags of countries

@@ -4,7 +4,7 @@
 
 METHOD, "Planted units": a head is used only if it finds its concept in a style of drawing that it
 was not trained on. Units of two concepts are the larger of two heads; dead and tied units are so
-by construction. The heads lie where the variable `DND_PLANTED` says.
+by construction. The heads lie where the variable `QUALITY_PLANTED` says.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dnd.evaluation.precision import average_precision, count_at_least
 from dnd_services.activations.targets import Target
 from dnd_services.activations.targets import efficientnet_lite0 as backbone
 
-VARIABLE = "DND_PLANTED"
+VARIABLE = "QUALITY_PLANTED"
 LAYER = "planted"
 MIN_AVERAGE_PRECISION = 0.9
 NUM_PAIRS, NUM_DEAD, NUM_TIED = 12, 3, 3

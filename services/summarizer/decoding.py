@@ -2,17 +2,19 @@
 
 An answer must not depend on the calls that happen to share its batch. So every prompt is read on
 its own: on a CPU that costs nothing, since a hundred tokens fill it already, and its bits depend on
-nothing but itself. Only then do rows meet, in buffers of one shape, for the few tokens of their
-answers. Sampling adds Gumbel noise from a generator of the row's own to logits / temperature and
-takes the largest, which draws from the very softmax. What all prompts of a kind begin with,
-instructions and worked examples, is read once and kept.
+nothing but itself, which is why they may be rough, of products in bfloat16. Only then do rows meet,
+in buffers of one shape, for the few tokens of their answers. Sampling adds Gumbel noise from a
+generator of the row's own to logits / temperature and takes the largest, which draws from the very
+softmax. What all prompts of a kind begin with, instructions and worked examples, is read once and
+kept.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -154,7 +156,8 @@ class Decoder:
         for number, (keys, values) in enumerate(start):
             cache.update(keys, values, number)
         position_ids = torch.arange(len(prefix), len(prefix) + len(rest))[None]
-        logits = self._forward(torch.tensor([rest]), cache, position_ids=position_ids)
+        with _rough_products():
+            logits = self._forward(torch.tensor([rest]), cache, position_ids=position_ids)
         layers: list[Any] = cache.layers
         return _Read([(layer.keys, layer.values) for layer in layers], logits[0])
 
@@ -200,6 +203,17 @@ class Decoder:
         )
         logits: torch.Tensor = result.logits[:, -1]
         return logits.float().cpu()
+
+
+@contextmanager
+def _rough_products() -> Iterator[None]:
+    """float32 matrices are multiplied in bfloat16 where the processor can."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _ended(answer: Sequence[int], stops: frozenset[int]) -> bool:

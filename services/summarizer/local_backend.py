@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from jinja2 import TemplateError
 from safetensors.torch import save_model
@@ -179,8 +178,6 @@ def load_chat_model(
     files = find_model_files(settings.model)
     digest = weights_digest(files.path)
     placement = place_model(settings)
-    # Products of float32 matrices are taken in bfloat16 where the processor can.
-    torch.set_float32_matmul_precision("medium")
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if cache is None or files.gguf_file is None:
