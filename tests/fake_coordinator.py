@@ -15,6 +15,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from result_samples import LAYERS, Sample
 
+from dnd.concept_sets import clean_concepts
 from dnd.convert import enum_value, to_message
 from dnd.errors import (
     CODES,
@@ -90,6 +91,19 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
                 num = known[one.layer]
                 _abort(context, UnitOutOfRange(f"{one.layer} has units 0 to {num - 1}."))
         return to_message(self.estimate, pb2.EstimateJobResponse)
+
+    def CreateConceptSet(self, request: Any, context: Any) -> pb2.CreateConceptSetResponse:
+        self._begin("CreateConceptSet", context)
+        try:
+            found = clean_concepts(request.text, request.name)
+        except DndError as error:
+            _abort(context, error)
+        return pb2.CreateConceptSetResponse(
+            concept_set=f"sha256:{64 * '0'}",
+            num_concepts=len(found.concepts),
+            num_blank=found.num_blank,
+            num_repeated=found.num_repeated,
+        )
 
     def CreateJob(self, request: Any, context: Any) -> pb2.CreateJobResponse:
         self._begin("CreateJob", context)

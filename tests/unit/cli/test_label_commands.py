@@ -17,7 +17,7 @@ from result_samples import make_sample
 from unit.cli.conftest import Command
 
 from dnd.cli import connect, label_commands
-from dnd.jobs import Estimate, JobState, UnitState
+from dnd.jobs import Estimate, JobState, Method, UnitState, spec_from_message
 from dnd.stack import Home, StackConfig
 
 ENOUGH = ("small-net", "--layer", "head", "--units", "0-2", "--probe", "squares")
@@ -106,6 +106,49 @@ def test_creates_nothing_when_the_job_is_wrong(
     assert outcome.status == 1
     assert message in outcome.err
     assert outcome.err.startswith("dnd: ")
+    assert "CreateJob" not in fake.calls
+
+
+def test_labels_from_the_concepts_in_a_file(
+    dnd: Command, fake: FakeCoordinator, server: str, tmp_path: Path
+) -> None:
+    concepts = tmp_path / "concepts.txt"
+    concepts.write_text("red\n\ngreen\nred\n")
+    method = ("--method", "clip-dissect", "--concepts", concepts, "--similarity", "wpmi")
+    outcome = dnd("label", *ENOUGH, *method, "--server", server)
+    assert outcome.status == 0, outcome.err
+    assert "2 concepts; 1 blank lines and 1 repeats left out" in outcome.out
+    assert fake.last_spec is not None
+    spec = spec_from_message(fake.last_spec)
+    assert spec.method is Method.CLIP_DISSECT
+    assert spec.concept_set == f"sha256:{64 * '0'}"
+    assert spec.overrides == {"dissect.similarity": '"wpmi"'}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "has no concept"),
+        (b"\n \n", "has no concept"),
+        (b"\xff\xfe", "is no UTF-8 text: expected one concept in each line"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_refuses_concepts_that_cannot_be_used(
+    dnd: Command,
+    fake: FakeCoordinator,
+    server: str,
+    tmp_path: Path,
+    content: bytes | None,
+    message: str,
+) -> None:
+    concepts = tmp_path / "concepts.txt"
+    if content is not None:
+        concepts.write_bytes(content)
+    method = ("--method", "cascade", "--concepts", concepts)
+    outcome = dnd("label", *ENOUGH, *method, "--server", server)
+    assert outcome.status == 1
+    assert message in outcome.err
     assert "CreateJob" not in fake.calls
 
 
