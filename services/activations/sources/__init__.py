@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dnd_services.activations.sources.base import Entry, ProbeSource, SourceFile
 from dnd_services.activations.sources.folder import ImageFolder
+from dnd_services.activations.sources.parquet import ParquetFiles
 from dnd_services.activations.sources.webdataset import WebDataset
 
 __all__ = ["SOURCES", "Entry", "ProbeSource", "SourceFile"]
 
-SOURCES: dict[str, ProbeSource] = {"imagefolder": ImageFolder(), "webdataset": WebDataset()}
+SOURCES: dict[str, ProbeSource] = {
+    "imagefolder": ImageFolder(),
+    "webdataset": WebDataset(),
+    "parquet": ParquetFiles(),
+}
 """Scheme of probes.yaml to source. A new kind of source is one more line."""

@@ -47,6 +47,12 @@ def list_shards(location: str, suffixes: tuple[str, ...]) -> Iterator[SourceFile
             raise UnknownName(error.message) from None
 
 
+def check_unchanged(file: SourceFile, shard: str) -> None:
+    """Raises InvalidInput if a shard is no longer the one that was listed."""
+    if stat_file(shard).stamp != file.stamp:
+        raise InvalidInput(f"{shard} has changed while it was read: try again when it is complete.")
+
+
 def expand_braces(text: str) -> list[str]:
     """ "a{0..1}{x,y}" as "a0x", "a0y", "a1x", "a1y"; numbers keep their leading zeros.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from dnd.buckets import is_url, open_file, read_range, stat_file
+from dnd.buckets import is_url, open_file, read_range
 from dnd.errors import BadImage, InvalidInput, NotFound
 from dnd.images import MAX_BYTES
 from dnd_services.activations.sources.base import Entry, SourceFile
-from dnd_services.activations.sources.shards import list_shards, split_part
+from dnd_services.activations.sources.shards import check_unchanged, list_shards, split_part
 from dnd_services.activations.sources.tars import TarReader
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -62,9 +62,3 @@ class WebDataset:
             return read_range(shard, int(start), int(size))
         except NotFound as error:
             raise BadImage(error.message) from None
-
-
-def check_unchanged(file: SourceFile, shard: str) -> None:
-    """Raises InvalidInput if a shard is no longer the one that was listed."""
-    if stat_file(shard).stamp != file.stamp:
-        raise InvalidInput(f"{shard} has changed while it was read: try again when it is complete.")
