@@ -202,7 +202,7 @@ def estimate(
     return Estimate(
         num_units=num_units,
         num_probe_images=planned.probe_set.num_images,
-        num_captions=num * num_kinds * profile.exemplars.num_exemplars,
+        num_captions=num * (num_kinds * profile.exemplars.num_exemplars + profile.propose.contrast),
         num_llm_calls=num * num_kinds * calls,
         num_drawings=num_drawings,
         duration_s=before_s + max(seconds.values()) if known else 0.0,

@@ -22,5 +22,9 @@ def test_units_of_several_kinds_may_cost_several_times_as_much(desk: Desk) -> No
     assert (several.num_captions, several.num_llm_calls, several.num_drawings) == (60, 60, 216)
 
 
+def test_contrast_costs_captions(desk: Desk) -> None:
+    assert cost(desk, {"propose.contrast": "4"}).num_captions == 15 + 3 * 4
+
+
 def test_percentiles_cost_the_drawings_of_the_bank_and_of_each_label(desk: Desk) -> None:
     assert cost(desk, CALIBRATED).num_drawings == 54 + 3 * 2 + 12 * 2
