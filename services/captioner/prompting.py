@@ -19,9 +19,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
 from dnd.errors import BadImage
-
-CHAT_PROMPT = "Say in one short sentence what this picture shows."
-"""What a model with a chat template is asked when no prompt is set."""
+from dnd_services.captioner.model import CHAT_PROMPT
 
 MIN_SIDE = 32
 """Shorter sides are stretched to this many pixels: some processors fail on slivers."""

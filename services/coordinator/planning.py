@@ -178,6 +178,7 @@ def estimate(
     if profile.propose.simplify:
         calls += profile.exemplars.num_exemplars
     num_kinds = profile.facets.max_clusters if profile.facets.enabled else 1
+    num_shown = profile.exemplars.num_exemplars + bool(profile.caption.num_labels)
     num_sets = num * num_kinds * profile.propose.max_candidates
     num_drawings = num_sets * profile.synthesis.num_images
     if planned.bank:
@@ -202,7 +203,7 @@ def estimate(
     return Estimate(
         num_units=num_units,
         num_probe_images=planned.probe_set.num_images,
-        num_captions=num * (num_kinds * profile.exemplars.num_exemplars + profile.propose.contrast),
+        num_captions=num * (num_kinds * num_shown + profile.propose.contrast),
         num_llm_calls=num * num_kinds * calls,
         num_drawings=num_drawings,
         duration_s=before_s + max(seconds.values()) if known else 0.0,

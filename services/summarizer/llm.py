@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
+from dnd.serving.remote_chat import ChatAnswer
 from dnd.types import ModelInfo, OrError, RequestContext
+
+__all__ = ["ChatAnswer", "ChatCall", "ChatModel", "Message", "Role"]
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 
@@ -39,23 +42,6 @@ class ChatCall:
     max_tokens: int
     seed: int
     one_line: bool = True
-
-
-@dataclass(frozen=True)
-class ChatAnswer:
-    """What the model answered, and what it cost.
-
-    Attributes:
-        text: The answer.
-        num_input_tokens: Tokens of the prompt.
-        num_output_tokens: Tokens of the answer.
-        finished: False where `max_tokens` cut it off.
-    """
-
-    text: str
-    num_input_tokens: int
-    num_output_tokens: int
-    finished: bool = True
 
 
 class ChatModel(Protocol):

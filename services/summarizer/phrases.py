@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from dnd_services.summarizer.answers import MAX_WORDS, clean_text
+from dnd.serving.answers import MAX_WORDS, clean_text
 
 MAX_PHRASE_WORDS = 3
 MIN_CAPTIONS = 2

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dnd.profiles import ProposeSettings
+from dnd.serving.answers import Dropped, Label, clean_text
 from dnd.types import Candidate, CandidateOrigin
-from dnd_services.summarizer.answers import Dropped, Label, clean_text
 from dnd_services.summarizer.phrases import (
     common_phrases,
     drop_article,

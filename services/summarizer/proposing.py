@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from dnd import keys
 from dnd.errors import BadAnswer, DndError, Kind, kind_of
 from dnd.profiles import ProposeSettings
-from dnd.types import OrError, Proposal, RequestContext, TokenUse, UnitCaptions
-from dnd_services.summarizer.answers import (
+from dnd.serving.answers import (
     Dropped,
     Label,
     listed_labels,
@@ -26,6 +25,7 @@ from dnd_services.summarizer.answers import (
     parse_label,
     parse_labels,
 )
+from dnd.types import OrError, Proposal, RequestContext, TokenUse, UnitCaptions
 from dnd_services.summarizer.llm import ChatAnswer, ChatCall, ChatModel
 from dnd_services.summarizer.pool import build_pool
 from dnd_services.summarizer.prompting import PromptSet, number_lines, tidy_caption

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import grpc
 
 from dnd.convert import from_message, to_item, to_message
-from dnd.errors import DndError, Kind, kind_of
 from dnd.profiles import ProposeSettings
 from dnd.serving import StageService
 from dnd.serving.inputs import (
     check_count,
     check_digest,
     check_range,
+    raise_if_none_was_asked,
     remaining_s,
     request_context,
 )
-from dnd.types import OrError, Proposal, UnitCaptions
+from dnd.types import UnitCaptions
 from dnd.v1 import summarizer_pb2, summarizer_pb2_grpc, types_pb2
 from dnd_services.summarizer.llm import ChatModel
 from dnd_services.summarizer.prompting import PromptSets
@@ -74,7 +73,7 @@ class SummarizerServicer(summarizer_pb2_grpc.SummarizerServiceServicer):
         proposals = await proposer.propose(
             [from_message(unit, UnitCaptions) for unit in request.units]
         )
-        _raise_if_none_was_asked(proposals)
+        raise_if_none_was_asked(proposals)
         return summarizer_pb2.ProposeConceptsResponse(
             proposals=[to_item(one, summarizer_pb2.Proposal) for one in proposals]
         )
@@ -88,13 +87,6 @@ def stage_service(model: ChatModel, prompts: PromptSets) -> StageService:
         summarizer_pb2_grpc.add_SummarizerServiceServicer_to_server(servicer, server)
 
     return StageService(FULL_NAME, add, model.close)
-
-
-def _raise_if_none_was_asked(proposals: Sequence[OrError[Proposal]]) -> None:
-    """Where no unit could be worked on, the call fails as a whole: so it can say when to retry."""
-    errors = [one for one in proposals if isinstance(one, DndError)]
-    if len(errors) == len(proposals) and all(kind_of(e) is not Kind.ITEM for e in errors):
-        raise errors[0]
 
 
 def _check(settings: ProposeSettings) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -53,6 +55,19 @@ def encode_png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
+
+
+def make_montage(pictures: Sequence[Image.Image], tile: int, gap: int = 8) -> Image.Image:
+    """Pictures row by row in a grid on white, each fitted into a square of `tile` pixels."""
+    num_columns = math.ceil(math.sqrt(len(pictures)))
+    num_rows = math.ceil(len(pictures) / num_columns)
+    pitch = tile + gap
+    sheet = Image.new("RGB", (num_columns * pitch + gap, num_rows * pitch + gap), "white")
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, num_columns)
+        fitted = ImageOps.pad(picture, (tile, tile), color="white")
+        sheet.paste(fitted, (gap + column * pitch, gap + row * pitch))
+    return sheet
 
 
 def encode_thumbnail(image: Image.Image, side: int, quality: int = 80) -> bytes:

@@ -104,12 +104,18 @@ class FacetSettings:
 
 @dataclass(frozen=True)
 class CaptionSettings:
-    """Captions of the exemplars (DnD step 2)."""
+    """Captions of the exemplars (DnD step 2).
+
+    Attributes:
+        num_labels: Labels that the captioner gives to the exemplars of a unit all together, which
+            join its candidates; 0 for none. It has to be a vision-language model for that.
+    """
 
     max_new_tokens: int = 32
     min_length: int = 5
     num_beams: int = 1
     min_captions: int = 5
+    num_labels: int = 0
 
 
 @dataclass(frozen=True)
@@ -316,6 +322,7 @@ def validate(profile: Profile) -> None:
         "caption.num_beams": 1 <= profile.caption.num_beams <= 8,
         "caption.max_new_tokens": 1 <= profile.caption.max_new_tokens <= 256,
         "caption.min_captions": profile.caption.min_captions >= 1,
+        "caption.num_labels": 0 <= profile.caption.num_labels <= 16,
         "propose.num_summaries": 1 <= profile.propose.num_summaries <= 16,
         "propose.max_candidates": 1 <= profile.propose.max_candidates <= 32,
         "propose.num_captions": 0 <= profile.propose.num_captions <= 8,

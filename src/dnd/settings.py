@@ -90,6 +90,56 @@ class ModelServerSettings(ServerSettings):
                 raise BadSetting(f"DND_{name.upper()} = {getattr(self, name)}: expected >= 0.")
 
 
+REMOTE = "openai:"
+"""What the name of a model behind an OpenAI-compatible API begins with."""
+
+
+@dataclass(frozen=True)
+class RemoteModelSettings(ModelServerSettings):
+    """What a server needs besides whose model may be one behind an OpenAI-compatible API.
+
+    Attributes:
+        model: "openai:NAME" for such a model; otherwise a local one.
+        base_url: Root of the API, "http://host:port/v1"; empty for OpenAI's own.
+        api_key_file: A file with the key of the API; empty for an API without one.
+        max_calls: Calls of the API at the same time.
+        call_timeout_s: Time for one call of the API, seconds.
+        answer_tokens: Tokens of an answer at most; 0 for the limit of the call. A model that
+            thinks before it answers needs some hundreds.
+    """
+
+    base_url: str = ""
+    api_key_file: str = ""
+    max_calls: int = 8
+    call_timeout_s: float = 60.0
+    answer_tokens: int = 0
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the model is behind an API."""
+        return self.model.startswith(REMOTE)
+
+    def validate(self) -> None:
+        super().validate()
+        if self.base_url and not self.base_url.startswith(("http://", "https://")):
+            raise BadSetting(
+                f"DND_BASE_URL = {self.base_url!r}: expected a URL such as 'http://host:port/v1'."
+            )
+        if self.max_calls < 1:
+            raise BadSetting(f"DND_MAX_CALLS = {self.max_calls}: expected >= 1.")
+        if self.call_timeout_s <= 0:
+            raise BadSetting(
+                f"DND_CALL_TIMEOUT_S = {self.call_timeout_s}: expected more than 0 seconds."
+            )
+        if self.answer_tokens < 0:
+            raise BadSetting(f"DND_ANSWER_TOKENS = {self.answer_tokens}: expected >= 0.")
+        if self.base_url and not self.is_remote:
+            raise BadSetting(
+                f"DND_BASE_URL is set, and DND_MODEL = {self.model!r} is a local model: name the "
+                f"model of that API as '{REMOTE}NAME', or take DND_BASE_URL away."
+            )
+
+
 S = TypeVar("S", bound="ServerSettings")
 
 

@@ -29,6 +29,7 @@ from dnd import keys
 from dnd.clients import Services
 from dnd.clusters import choose_images, find_clusters
 from dnd.errors import DndError, Kind, TooFewResults, kind_of
+from dnd.images import decode_image, encode_png, make_montage
 from dnd.profiles import Profile
 from dnd.types import (
     Candidate,
@@ -55,12 +56,16 @@ CAPTIONS_PER_CALL = 128
 DRAWINGS_PER_CALL = 40
 EMBEDDINGS_PER_CALL = 128
 PROPOSALS_PER_CALL = 8
+MONTAGES_PER_CALL = 16
 SETS_PER_CALL = 32
 TOP_IMAGES_PER_CALL = 64
 UNITS_PER_CALL = 64
 
 NUM_WEAK_DECILES = 5
 """Contrast is taken from these tenths of a unit's sample: from below its median."""
+
+TILE_PIXELS = 256
+"""Side of an exemplar in the montage that a vision-language model is shown."""
 
 T = TypeVar("T")
 
@@ -108,11 +113,13 @@ class Captions:
 
     Attributes:
         contrast: Of images that hardly excite the unit, weakest first; with the first kind only.
+        labels: What a vision-language model named in all exemplars together.
     """
 
     texts: tuple[str | None, ...]
     facets: tuple[Captions, ...] = ()
     contrast: tuple[ContrastCaption, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @property
     def parts(self) -> tuple[Captions, ...]:
@@ -344,9 +351,9 @@ def caption_exemplars(
 ) -> list[OrError[Captions]]:
     """A caption for each exemplar (DnD section 3.2); the same picture is captioned once.
 
-    A unit goes on with some captions missing, but not with fewer than the profile's minimum; of its
-    contrast, any may be missing. What may succeed later is no missing caption: it is the unit's
-    error, so that trying again gives the result of an undisturbed run.
+    A unit goes on with some captions missing, but not with fewer than the profile's minimum; its
+    contrast and its common labels may be missing. What may succeed later is no missing caption: it
+    is the unit's error, so that trying again gives the result of an undisturbed run.
     """
     settings = plan.profile.caption
     parts = [part for unit in units for part in unit.parts]
@@ -361,23 +368,54 @@ def caption_exemplars(
     for chunk in _chunks(images, CAPTIONS_PER_CALL):
         answers = services.captioner.caption_images(chunk, settings, plan.digest("captioner"))
         captions.update(zip(chunk, answers, strict=True))
+    labels = _label_exemplars(services, plan, parts)
 
     results: list[OrError[Captions]] = []
-    for part in parts:
+    for part, common in zip(parts, labels, strict=True):
         answers = [captions[e.image] for e in part.exemplars]
         good = [a for a in answers if isinstance(a, str)]
         needed = min(settings.min_captions, len(part.exemplars))
-        if passing := passing_error(answers):
+        if passing := passing_error([*answers, common]):
             results.append(passing)
         elif len(good) < needed or not good:
             results.append(_too_few("captions", len(good), needed, answers))
         else:
-            results.append(Captions(tuple(a if isinstance(a, str) else None for a in answers)))
+            texts = tuple(a if isinstance(a, str) else None for a in answers)
+            results.append(Captions(texts, labels=() if isinstance(common, DndError) else common))
     whole = _regroup(results, [len(unit.parts) for unit in units])
     return [
         one if isinstance(one, DndError) else _join_contrast(one, contrast, captions)
         for one, contrast in zip(whole, contrasts, strict=True)
     ]
+
+
+def _label_exemplars(
+    services: Services, plan: Plan, parts: Sequence[UnitExemplars]
+) -> list[OrError[tuple[str, ...]]]:
+    """What a vision-language captioner names in the exemplars of each, seen as one montage."""
+    settings = plan.profile.caption
+    if not settings.num_labels:
+        return [()] * len(parts)
+    montages = [_make_montage(services, part) for part in parts]
+    answers: dict[str, OrError[tuple[str, ...]]] = {}
+    for chunk in _chunks([one for one in montages if isinstance(one, str)], MONTAGES_PER_CALL):
+        found = services.captioner.label_montages(
+            chunk, settings.num_labels, settings, plan.digest("captioner")
+        )
+        answers.update(zip(chunk, found, strict=True))
+    return [one if isinstance(one, DndError) else answers[one] for one in montages]
+
+
+def _make_montage(services: Services, part: UnitExemplars) -> OrError[str]:
+    """Reference of the exemplars in one picture, row by row, highest activation first."""
+    store = services.artifacts
+    if not part.exemplars:
+        return TooFewResults("There are no exemplars to name.")
+    try:
+        pictures = [decode_image(store.get_bytes(e.image)) for e in part.exemplars]
+        return store.put_bytes(encode_png(make_montage(pictures, TILE_PIXELS)))
+    except DndError as error:
+        return error
 
 
 def choose_contrast(unit: UnitExemplars, num: int) -> list[str]:
@@ -410,23 +448,26 @@ def propose_concepts(
     units: Sequence[tuple[int, Captions]],
     dissected: Mapping[int, UnitDissection] | None = None,
 ) -> list[OrError[Proposal]]:
-    """The candidate concepts of each unit (DnD section 3.2): summaries, and common phrases.
+    """The candidate concepts of each unit (DnD section 3.2): summaries, and what stands beside.
 
     Args:
         dissected: What a concept set says of units: its best concepts join their candidates.
     """
     num_given = plan.profile.dissect.num_candidates
 
-    def given(unit: int) -> tuple[Candidate, ...]:
+    def given(unit: int, part: Captions) -> tuple[Candidate, ...]:
         found = (dissected or {}).get(unit)
         best = found.concepts[:num_given] if found else ()
-        return tuple(Candidate(match.text, CandidateOrigin.CONCEPT_SET) for match in best)
+        return (
+            *(Candidate(text, CandidateOrigin.VISION_LANGUAGE) for text in part.labels),
+            *(Candidate(match.text, CandidateOrigin.CONCEPT_SET) for match in best),
+        )
 
     asked = [
         UnitCaptions(
             part.usable,
             keys.unit_seed(plan.seed, plan.model, layer, unit),
-            given(unit),
+            given(unit, part),
             tuple(one.text for one in captions.contrast),
         )
         for unit, captions in units

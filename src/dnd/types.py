@@ -42,6 +42,7 @@ class CandidateOrigin(Enum):
     CAPTION = "caption"
     CAPTION_PHRASE = "caption_phrase"
     CONCEPT_SET = "concept_set"
+    VISION_LANGUAGE = "vision_language"
 
 
 @dataclass(frozen=True)

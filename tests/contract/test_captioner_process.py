@@ -54,6 +54,24 @@ def test_process_serves_is_watched_and_drains(tmp_path: Path) -> None:
         assert late.result().captions == captions
 
 
+def test_process_with_a_remote_model_starts_without_it_and_says_that_it_is_away(
+    tmp_path: Path,
+) -> None:
+    with run_service(
+        "captioner", tmp_path, model="openai:some-model", base_url="http://127.0.0.1:9/v1"
+    ) as service:
+        stub = captioner_pb2_grpc.CaptionerServiceStub(grpc.insecure_channel(service.address))
+        answer = stub.GetCaptionerModel(captioner_pb2.GetCaptionerModelRequest(), timeout=30)
+        model = answer.model
+        assert (model.name, model.device, model.digest) == ("openai:some-model", "remote", "")
+        image = types_pb2.Image(data=encode_png(Image.new("RGB", (40, 40))))
+        request = captioner_pb2.CaptionImagesRequest(images=[image], settings=SETTINGS)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.CaptionImages(request, timeout=30)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "DND_BASE_URL" in caught.value.details()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -65,6 +83,10 @@ def test_process_serves_is_watched_and_drains(tmp_path: Path) -> None:
         ({"model": "x", "host": "0.0.0.0"}, "loopback only"),
         ({"model": "x", "fixed_batch": "perhaps"}, "DND_FIXED_BATCH = 'perhaps'"),
         ({"model": "x", "prompt": "a" * 2001}, "DND_PROMPT has 2001 characters"),
+        ({"model": "openai:"}, "after the colon"),
+        ({"model": "openai:m", "base_url": "host:80"}, "DND_BASE_URL = 'host:80'"),
+        ({"model": "openai:m", "api_key_file": "/no/such"}, "DND_API_KEY_FILE = '/no/such'"),
+        ({"model": "x", "base_url": "http://127.0.0.1:9/v1"}, "'x' is a local model"),
     ],
 )
 def test_process_ends_with_a_sentence_when_a_setting_is_bad(

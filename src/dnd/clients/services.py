@@ -59,6 +59,27 @@ class CaptionerClient(StageClient):
         self, images: Sequence[str], settings: CaptionSettings, model_digest: str = ""
     ) -> list[OrError[str]]:
         """One caption for each image reference, in order."""
+        found = self._ask(images, settings, model_digest, num_labels=0)
+        return [convert.item_error(m) or m.text for m in found]
+
+    def label_montages(
+        self,
+        images: Sequence[str],
+        num_labels: int,
+        settings: CaptionSettings,
+        model_digest: str = "",
+    ) -> list[OrError[tuple[str, ...]]]:
+        """For each montage labels of what its tiles have in common, 1 to `num_labels`, in order.
+
+        Raises:
+            FailedPrecondition: The captioner is no vision-language model.
+        """
+        found = self._ask(images, settings, model_digest, num_labels=num_labels)
+        return [convert.item_error(m) or tuple(m.labels) for m in found]
+
+    def _ask(
+        self, images: Sequence[str], settings: CaptionSettings, model_digest: str, num_labels: int
+    ) -> Sequence[captioner_pb2.Caption]:
         answer = self._call(
             captioner_pb2_grpc.CaptionerServiceStub,
             "CaptionImages",
@@ -66,11 +87,12 @@ class CaptionerClient(StageClient):
                 images=convert.images(images),
                 settings=convert.to_message(settings, captioner_pb2.CaptionSettings),
                 model_digest=model_digest,
+                num_labels=num_labels,
             ),
             captioner_pb2.CaptionImagesResponse,
         )
         in_order(len(images), answer.captions, self.pool.name)
-        return [convert.item_error(m) or m.text for m in answer.captions]
+        return answer.captions
 
 
 class SummarizerClient(StageClient):

@@ -10,6 +10,7 @@ ORIGINS = {
     "caption": ("caption", "What the caption of an image that excites the unit most begins with"),
     "caption_phrase": ("phrase", "A phrase that many of the captions share"),
     "concept_set": ("concept set", "A label by CLIP-Dissect from a concept set"),
+    "vision_language": ("vision model", "What a vision-language model named in all exemplars"),
 }
 
 

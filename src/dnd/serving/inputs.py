@@ -16,7 +16,9 @@ from dnd.errors import (
     DigestMismatch,
     DndError,
     InvalidInput,
+    Kind,
     RequestTooLarge,
+    kind_of,
 )
 from dnd.images import decode_image, encode_png
 from dnd.types import OrError, Priority, RequestContext
@@ -71,6 +73,17 @@ def check_range(what: str, value: float, low: float, high: float) -> None:
     """Raises InvalidInput for a value outside of low..high."""
     if not low <= value <= high:
         raise InvalidInput(f"{what} is {value}: expected {low} to {high}.")
+
+
+def raise_if_none_was_asked(answers: Sequence[OrError[object]]) -> None:
+    """Raises the first error if nothing could be worked on: a whole call can say when to retry."""
+    errors = [one for one in answers if isinstance(one, DndError)]
+    if (
+        errors
+        and len(errors) == len(answers)
+        and all(kind_of(one) is not Kind.ITEM for one in errors)
+    ):
+        raise errors[0]
 
 
 def read_bytes(image: types_pb2.Image, store: ArtifactStore) -> bytes:

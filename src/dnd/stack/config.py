@@ -30,13 +30,11 @@ _OWN = frozenset({"host", "artifacts", "endpoints_file", "log_level"})
 _SERVICE_KEYS = tuple(
     item.name for item in dataclasses.fields(ModelServerSettings) if item.name not in _OWN
 )
+_REMOTE_KEYS = ("base_url", "api_key_file", "max_calls", "call_timeout_s", "answer_tokens")
 MORE_KEYS: Mapping[str, tuple[str, ...]] = {
     "activations": ("max_models", "decoders"),
-    "captioner": ("prompt",),
-    "summarizer": (
-        *("prompts", "base_url", "api_key_file", "max_calls", "call_timeout_s", "answer_tokens"),
-        "cache",
-    ),
+    "captioner": ("prompt", *_REMOTE_KEYS),
+    "summarizer": ("prompts", *_REMOTE_KEYS, "cache"),
     "synthesizer": ("variant",),
     "scorer": ("cache_mb",),
     JUDGE: ("cache_mb",),

@@ -7,7 +7,7 @@ from dnd.convert import error_message
 from dnd.errors import BadAnswer, DndError, InvalidInput
 from dnd.images import decode_image
 from dnd.keys import digest_of
-from dnd.serving.inputs import check_count, check_digest, read_bytes
+from dnd.serving.inputs import check_count, check_digest, check_range, read_bytes
 from dnd.testing.faults import Faults, rpc
 from dnd.testing.values import draw_picture, number, pick_word
 from dnd.v1 import (
@@ -45,7 +45,10 @@ class WithModel:
 
 
 class FakeCaptioner(WithModel, captioner_pb2_grpc.CaptionerServiceServicer):
-    """Captions by the digest of an image. Items of its faults are references."""
+    """Captions of images and labels of montages, by their digests, as a vision-language model.
+
+    Items of its faults are references.
+    """
 
     name = "captioner"
 
@@ -61,9 +64,12 @@ class FakeCaptioner(WithModel, captioner_pb2_grpc.CaptionerServiceServicer):
     ) -> captioner_pb2.CaptionImagesResponse:
         check_count("images", len(request.images), 1, 256)
         check_digest(request.model_digest, self.digest)
-        return captioner_pb2.CaptionImagesResponse(captions=[self._one(i) for i in request.images])
+        check_range("num_labels", request.num_labels, 0, 16)
+        return captioner_pb2.CaptionImagesResponse(
+            captions=[self._one(i, request.num_labels) for i in request.images]
+        )
 
-    def _one(self, image: types_pb2.Image) -> captioner_pb2.Caption:
+    def _one(self, image: types_pb2.Image, num_labels: int) -> captioner_pb2.Caption:
         try:
             data = read_bytes(image, self.artifacts)
             decode_image(data)
@@ -72,6 +78,9 @@ class FakeCaptioner(WithModel, captioner_pb2_grpc.CaptionerServiceServicer):
                 raise error
         except DndError as error:
             return captioner_pb2.Caption(error=error_message(error))
+        if num_labels:
+            words = [pick_word("label", data.hex(), place) for place in range(num_labels)]
+            return captioner_pb2.Caption(labels=dict.fromkeys(words))
         words = [pick_word(data.hex(), place) for place in range(2)]
         return captioner_pb2.Caption(text=f"a {words[0]} beside a {words[1]}")
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from dnd.v1 import types_pb2 as dnd_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64nd/v1/captioner.proto\x12\x06\x64nd.v1\x1a\x12\x64nd/v1/types.proto\"C\n\x18GetCaptionerModelRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\"=\n\x19GetCaptionerModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.dnd.v1.ModelInfo\"P\n\x0f\x43\x61ptionSettings\x12\x16\n\x0emax_new_tokens\x18\x01 \x01(\x05\x12\x12\n\nmin_length\x18\x02 \x01(\x05\x12\x11\n\tnum_beams\x18\x03 \x01(\x05\"\x9f\x01\n\x14\x43\x61ptionImagesRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x1d\n\x06images\x18\x02 \x03(\x0b\x32\r.dnd.v1.Image\x12)\n\x08settings\x18\x03 \x01(\x0b\x32\x17.dnd.v1.CaptionSettings\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\":\n\x15\x43\x61ptionImagesResponse\x12!\n\x08\x63\x61ptions\x18\x01 \x03(\x0b\x32\x0f.dnd.v1.Caption\"9\n\x07\x43\x61ption\x12\x0c\n\x04text\x18\x01 \x01(\t\x12 \n\x05\x65rror\x18\x02 \x01(\x0b\x32\x11.dnd.v1.ItemError2\xba\x01\n\x10\x43\x61ptionerService\x12X\n\x11GetCaptionerModel\x12 .dnd.v1.GetCaptionerModelRequest\x1a!.dnd.v1.GetCaptionerModelResponse\x12L\n\rCaptionImages\x12\x1c.dnd.v1.CaptionImagesRequest\x1a\x1d.dnd.v1.CaptionImagesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64nd/v1/captioner.proto\x12\x06\x64nd.v1\x1a\x12\x64nd/v1/types.proto\"C\n\x18GetCaptionerModelRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\"=\n\x19GetCaptionerModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.dnd.v1.ModelInfo\"P\n\x0f\x43\x61ptionSettings\x12\x16\n\x0emax_new_tokens\x18\x01 \x01(\x05\x12\x12\n\nmin_length\x18\x02 \x01(\x05\x12\x11\n\tnum_beams\x18\x03 \x01(\x05\"\xb3\x01\n\x14\x43\x61ptionImagesRequest\x12\'\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x16.dnd.v1.RequestContext\x12\x1d\n\x06images\x18\x02 \x03(\x0b\x32\r.dnd.v1.Image\x12)\n\x08settings\x18\x03 \x01(\x0b\x32\x17.dnd.v1.CaptionSettings\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12\x12\n\nnum_labels\x18\x05 \x01(\x05\":\n\x15\x43\x61ptionImagesResponse\x12!\n\x08\x63\x61ptions\x18\x01 \x03(\x0b\x32\x0f.dnd.v1.Caption\"I\n\x07\x43\x61ption\x12\x0c\n\x04text\x18\x01 \x01(\t\x12 \n\x05\x65rror\x18\x02 \x01(\x0b\x32\x11.dnd.v1.ItemError\x12\x0e\n\x06labels\x18\x03 \x03(\t2\xba\x01\n\x10\x43\x61ptionerService\x12X\n\x11GetCaptionerModel\x12 .dnd.v1.GetCaptionerModelRequest\x1a!.dnd.v1.GetCaptionerModelResponse\x12L\n\rCaptionImages\x12\x1c.dnd.v1.CaptionImagesRequest\x1a\x1d.dnd.v1.CaptionImagesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,11 +39,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CAPTIONSETTINGS']._serialized_start=186
   _globals['_CAPTIONSETTINGS']._serialized_end=266
   _globals['_CAPTIONIMAGESREQUEST']._serialized_start=269
-  _globals['_CAPTIONIMAGESREQUEST']._serialized_end=428
-  _globals['_CAPTIONIMAGESRESPONSE']._serialized_start=430
-  _globals['_CAPTIONIMAGESRESPONSE']._serialized_end=488
-  _globals['_CAPTION']._serialized_start=490
-  _globals['_CAPTION']._serialized_end=547
-  _globals['_CAPTIONERSERVICE']._serialized_start=550
-  _globals['_CAPTIONERSERVICE']._serialized_end=736
+  _globals['_CAPTIONIMAGESREQUEST']._serialized_end=448
+  _globals['_CAPTIONIMAGESRESPONSE']._serialized_start=450
+  _globals['_CAPTIONIMAGESRESPONSE']._serialized_end=508
+  _globals['_CAPTION']._serialized_start=510
+  _globals['_CAPTION']._serialized_end=583
+  _globals['_CAPTIONERSERVICE']._serialized_start=586
+  _globals['_CAPTIONERSERVICE']._serialized_end=772
 # @@protoc_insertion_point(module_scope)

@@ -30,16 +30,18 @@ class CaptionSettings(_message.Message):
     def __init__(self, max_new_tokens: _Optional[int] = ..., min_length: _Optional[int] = ..., num_beams: _Optional[int] = ...) -> None: ...
 
 class CaptionImagesRequest(_message.Message):
-    __slots__ = ("context", "images", "settings", "model_digest")
+    __slots__ = ("context", "images", "settings", "model_digest", "num_labels")
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NUM_LABELS_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
     images: _containers.RepeatedCompositeFieldContainer[_types_pb2.Image]
     settings: CaptionSettings
     model_digest: str
-    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ..., settings: _Optional[_Union[CaptionSettings, _Mapping]] = ..., model_digest: _Optional[str] = ...) -> None: ...
+    num_labels: int
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ..., settings: _Optional[_Union[CaptionSettings, _Mapping]] = ..., model_digest: _Optional[str] = ..., num_labels: _Optional[int] = ...) -> None: ...
 
 class CaptionImagesResponse(_message.Message):
     __slots__ = ("captions",)
@@ -48,9 +50,11 @@ class CaptionImagesResponse(_message.Message):
     def __init__(self, captions: _Optional[_Iterable[_Union[Caption, _Mapping]]] = ...) -> None: ...
 
 class Caption(_message.Message):
-    __slots__ = ("text", "error")
+    __slots__ = ("text", "error", "labels")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     text: str
     error: _types_pb2.ItemError
-    def __init__(self, text: _Optional[str] = ..., error: _Optional[_Union[_types_pb2.ItemError, _Mapping]] = ...) -> None: ...
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, text: _Optional[str] = ..., error: _Optional[_Union[_types_pb2.ItemError, _Mapping]] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -57,7 +57,7 @@ class CaptionerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CaptionImages(self, request, context):
-        """DnD step 2, first half: one caption for each image, in request order.
+        """DnD step 2, first half: one caption for each image, or labels for each montage, in request order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

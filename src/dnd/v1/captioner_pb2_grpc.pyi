@@ -34,7 +34,7 @@ class CaptionerServiceStub:
     GetCaptionerModel: _grpc.UnaryUnaryMultiCallable[_captioner_pb2.GetCaptionerModelRequest, _captioner_pb2.GetCaptionerModelResponse]
     """The weights behind this replica."""
     CaptionImages: _grpc.UnaryUnaryMultiCallable[_captioner_pb2.CaptionImagesRequest, _captioner_pb2.CaptionImagesResponse]
-    """DnD step 2, first half: one caption for each image, in request order."""
+    """DnD step 2, first half: one caption for each image, or labels for each montage, in request order."""
 
 @_typing.type_check_only
 class CaptionerServiceAsyncStub(CaptionerServiceStub):
@@ -42,7 +42,7 @@ class CaptionerServiceAsyncStub(CaptionerServiceStub):
     GetCaptionerModel: _aio.UnaryUnaryMultiCallable[_captioner_pb2.GetCaptionerModelRequest, _captioner_pb2.GetCaptionerModelResponse]  # type: ignore[assignment]
     """The weights behind this replica."""
     CaptionImages: _aio.UnaryUnaryMultiCallable[_captioner_pb2.CaptionImagesRequest, _captioner_pb2.CaptionImagesResponse]  # type: ignore[assignment]
-    """DnD step 2, first half: one caption for each image, in request order."""
+    """DnD step 2, first half: one caption for each image, or labels for each montage, in request order."""
 
 class CaptionerServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -59,6 +59,6 @@ class CaptionerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _captioner_pb2.CaptionImagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_captioner_pb2.CaptionImagesResponse, _abc.Awaitable[_captioner_pb2.CaptionImagesResponse]]:
-        """DnD step 2, first half: one caption for each image, in request order."""
+        """DnD step 2, first half: one caption for each image, or labels for each montage, in request order."""
 
 def add_CaptionerServiceServicer_to_server(servicer: CaptionerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -19,6 +19,7 @@ class CandidateOrigin(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CANDIDATE_ORIGIN_CAPTION_PHRASE: _ClassVar[CandidateOrigin]
     CANDIDATE_ORIGIN_CONCEPT_SET: _ClassVar[CandidateOrigin]
     CANDIDATE_ORIGIN_CAPTION: _ClassVar[CandidateOrigin]
+    CANDIDATE_ORIGIN_VISION_LANGUAGE: _ClassVar[CandidateOrigin]
 
 class UnitActivity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -36,6 +37,7 @@ CANDIDATE_ORIGIN_BACKGROUND: CandidateOrigin
 CANDIDATE_ORIGIN_CAPTION_PHRASE: CandidateOrigin
 CANDIDATE_ORIGIN_CONCEPT_SET: CandidateOrigin
 CANDIDATE_ORIGIN_CAPTION: CandidateOrigin
+CANDIDATE_ORIGIN_VISION_LANGUAGE: CandidateOrigin
 UNIT_ACTIVITY_UNSPECIFIED: UnitActivity
 UNIT_ACTIVITY_LIVE: UnitActivity
 UNIT_ACTIVITY_DEAD: UnitActivity

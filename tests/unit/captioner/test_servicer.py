@@ -20,6 +20,7 @@ from dnd.profiles import CaptionSettings
 from dnd.serving import Metrics
 from dnd.v1 import captioner_pb2, captioner_pb2_grpc, types_pb2
 from dnd_services.captioner.backend import Bucket, Captioner, Tokens
+from dnd_services.captioner.batched import BatchedCaptioner
 from dnd_services.captioner.prompting import Prepared
 from dnd_services.captioner.servicer import stage_service
 
@@ -78,8 +79,10 @@ async def service(
         return running.generate(bucket, items)
 
     monkeypatch.setattr(captioner, "generate", generate)
-    async with serve(stage_service(captioner, settings, metrics), metrics) as channel:
-        running = Service(captioner, channel, ArtifactStore(tmp_path))
+    store = ArtifactStore(tmp_path)
+    model = BatchedCaptioner(captioner, settings, metrics)
+    async with serve(stage_service(model, store), metrics) as channel:
+        running = Service(captioner, channel, store)
         yield running
 
 
@@ -213,6 +216,25 @@ async def test_bad_request_is_refused_with_its_reason(
     assert caught.value.code() is getattr(grpc.StatusCode, code)
     assert reason(caught.value) == expected
     assert all(name in str(caught.value.details()) for name in changes)
+    assert not service.batches
+
+
+@pytest.mark.parametrize(
+    ("num_labels", "expected", "hint"),
+    [(3, "FailedPrecondition", "DND_MODEL=openai:NAME"), (17, "InvalidInput", "num_labels is 17")],
+)
+async def test_labels_of_a_montage_are_refused_by_a_model_that_takes_no_questions(
+    service: Service, num_labels: int, expected: str, hint: str
+) -> None:
+    image = types_pb2.Image(data=encode_png(Image.new("RGB", (8, 8))))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.stub.CaptionImages(
+            captioner_pb2.CaptionImagesRequest(
+                images=[image], settings=SETTINGS, num_labels=num_labels
+            )
+        )
+    assert reason(caught.value) == expected
+    assert hint in str(caught.value.details())
     assert not service.batches
 
 

@@ -26,5 +26,9 @@ def test_contrast_costs_captions(desk: Desk) -> None:
     assert cost(desk, {"propose.contrast": "4"}).num_captions == 15 + 3 * 4
 
 
+def test_labels_of_the_exemplars_cost_one_more_call_of_the_captioner(desk: Desk) -> None:
+    assert cost(desk, {"caption.num_labels": "4"}).num_captions == 15 + 3
+
+
 def test_percentiles_cost_the_drawings_of_the_bank_and_of_each_label(desk: Desk) -> None:
     assert cost(desk, CALIBRATED).num_drawings == 54 + 3 * 2 + 12 * 2

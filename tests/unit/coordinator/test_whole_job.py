@@ -86,6 +86,20 @@ def test_contrast_of_a_job_is_in_its_records(desk: Desk, spec: JobSpec) -> None:
     assert all(not any(captions[5:]) for captions in after)
 
 
+def test_labels_of_all_exemplars_are_candidates_in_the_records(desk: Desk, spec: JobSpec) -> None:
+    settings = {"caption.num_labels": "2", "propose.max_candidates": "20"}
+    layers = (LayerUnits("features.conv", (4, 5)),)
+    job_id = desk.create(replace(spec, layers=layers, overrides={**spec.overrides, **settings}))
+    desk.run_until_idle()
+    origins = [
+        candidate["origin"]
+        for record in desk.records(job_id)
+        for candidate in record["candidates"]
+        if candidate["score"] is not None
+    ]
+    assert {"summary", "vision_language"} <= set(origins)
+
+
 def test_records_are_equal_when_the_order_of_work_differs(desk: Desk, spec: JobSpec) -> None:
     first = desk.create(spec, "first")
     desk.run_until_idle()

@@ -57,6 +57,7 @@ def test_override_replaces_one_setting() -> None:
         ({"index.keep_matrix": "false"}, "score.probe_correlation"),
         ({"calibration.threshold": "1.5"}, "calibration.threshold = 1.5 .* out of its range"),
         ({"calibration.num_concepts": "9"}, "calibration.num_concepts"),
+        ({"caption.num_labels": "17"}, "caption.num_labels = 17 .* out of its range"),
         ({"propose.contrast": "17"}, "propose.contrast = 17 .* out of its range"),
         ({"propose.contrast": "3", "index.num_sample": "0"}, "expected index.num_sample and"),
         ({"propose.contrast": "3", "exemplars.num_per_decile": "0"}, "expected index.num_sample"),

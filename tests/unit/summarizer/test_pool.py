@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dnd.profiles import ProposeSettings
+from dnd.serving.answers import Dropped
 from dnd.types import Candidate, CandidateOrigin
-from dnd_services.summarizer.answers import Dropped
 from dnd_services.summarizer.pool import build_pool
 
 SUMMARY, BACKGROUND = CandidateOrigin.SUMMARY, CandidateOrigin.BACKGROUND

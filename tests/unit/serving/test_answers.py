@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dnd_services.summarizer.answers import (
+from dnd.serving.answers import (
     Dropped,
     clean_text,
     listed_labels,
