@@ -79,6 +79,7 @@ class UnitView:
     Attributes:
         uncalibrated: Why its label has no percentile, where the profile asks for it.
         stronger: Concepts of the bank whose drawings excite it more than those of its label.
+        contrast: Captions of weakly activating images that the language model was shown.
     """
 
     anchor: str
@@ -95,6 +96,7 @@ class UnitView:
     error: str
     exemplars: tuple[Tile, ...]
     deciles: tuple[Decile, ...]
+    contrast: tuple[str, ...]
     components: tuple[Component, ...]
     candidates: tuple[CandidateView, ...]
     method: str
@@ -175,6 +177,7 @@ def view_unit(record: Mapping[str, Any], album: Album, level: Level) -> UnitView
         error=record.get("error") or "",
         exemplars=_exemplars(record, album),
         deciles=_deciles(record, album, level),
+        contrast=tuple(c for one in record.get("deciles") or [] if (c := one.get("caption"))),
         components=components,
         candidates=_candidates(record, album, level, components),
         method=METHODS.get(record.get("method") or "", ""),

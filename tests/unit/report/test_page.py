@@ -104,6 +104,7 @@ def test_shows_all_evidence_when_a_unit_is_labelled(html: str) -> None:
     assert "TopK rank²" in unit
     assert unit.index(">red square 0</div>") < unit.index(">plain ground</div>")
     assert "5 calls, 900 tokens in, 40 out" in unit
+    assert "shown as contrast: plain ground; plain ground.</p>" in unit
 
 
 def add_facet(sample: Sample, label: str) -> None:
