@@ -20,7 +20,7 @@ from dnd_services.coordinator.planning import Planner
 from dnd_services.coordinator.reconciler import Reconciler
 from dnd_services.coordinator.settings import CoordinatorSettings
 from dnd_services.coordinator.states import counter_name
-from dnd_services.coordinator.store import Store, jobs, reading
+from dnd_services.coordinator.store import Store, deleting, jobs, reading
 from dnd_services.coordinator.store.counters import UNIT, read_counters
 from dnd_services.coordinator.store.leases import beat
 from dnd_services.coordinator.tasks import TaskRunner
@@ -155,6 +155,19 @@ class Desk:
     def cancel(self, job_id: str) -> None:
         with self.store.writing() as session:
             jobs.cancel_job(session, session.get_one(JobRow, job_id), self.clock.now)
+
+    def delete(self, job_id: str) -> None:
+        with self.store.writing() as session:
+            deleting.delete_job(session, session.get_one(JobRow, job_id), self.clock.now)
+
+    def sweep_until_purged(self) -> None:
+        """Sweeps until no deleted job has rows."""
+        for _ in range(200):
+            with self.store.reading() as session:
+                if not deleting.deleted_jobs(session):
+                    return
+            self.reconciler.sweep()
+        raise AssertionError("rows of a deleted job are never removed")
 
     def run_to_stage(self, stage: str) -> Task:
         """Works until a task of a stage is published; that task, not yet run."""

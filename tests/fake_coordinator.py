@@ -60,6 +60,7 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self.holding = threading.Event()
         self.evaluation: dict[str, Any] = {}
         self.last_question: pb2.EvaluateJobRequest | None = None
+        self.last_collection: pb2.CollectGarbageRequest | None = None
 
     def ListTargets(self, request: Any, context: Any) -> pb2.ListTargetsResponse:
         self._begin("ListTargets", context)
@@ -159,6 +160,22 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
         return pb2.RetryJobResponse(
             job=self._change("RetryJob", JobState.RUNNING, request, context)
         )
+
+    def DeleteJob(self, request: Any, context: Any) -> pb2.DeleteJobResponse:
+        self._begin("DeleteJob", context)
+        self._find(request.job_id, context)
+        del self.samples[request.job_id]
+        return pb2.DeleteJobResponse()
+
+    def CollectGarbage(self, request: Any, context: Any) -> Iterator[pb2.CollectGarbageResponse]:
+        self._begin("CollectGarbage", context)
+        self.last_collection = request
+        progress = pb2.GarbageProgress(step="mark", num_done=5000)
+        yield pb2.CollectGarbageResponse(progress=progress)
+        found = pb2.Garbage(
+            num_artifacts=3, num_bytes=5_000_000, num_kept=7, removed=request.remove
+        )
+        yield pb2.CollectGarbageResponse(garbage=found)
 
     def GetUnit(self, request: Any, context: Any) -> pb2.GetUnitResponse:
         self._begin("GetUnit", context)

@@ -113,7 +113,7 @@ class ProbeImages:
             FailedPrecondition: The file has gone or changed since the probe set was frozen.
         """
         (ref,) = self.manifest.refs([number])
-        if ref in self._store:
+        if self._store.renew(ref):  # the job relies on it from now on
             return self._store.get_bytes(ref)
         if self._places is None:
             raise NotFound(f"The artifact store has no {ref}, and nothing says where it came from.")

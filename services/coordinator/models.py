@@ -19,16 +19,19 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# No foreign keys: a check at every insert of a chunk would buy nothing, as rows are never deleted.
+# No foreign keys: a check at every insert of a chunk would buy nothing; `store/deleting.py` alone
+# deletes rows that others refer to.
 # SQLite counts rows by itself only in columns of type INTEGER.
 _SQL_TYPES = {float: Double, str: Text, dict[str, Any]: JSON, list[Any]: JSON}
 RowId = BigInteger().with_variant(Integer, "sqlite")
 # Partial indexes serve only queries that repeat their condition literally: use these in both.
 _IN_FLIGHT = text("state IN ('QUEUED', 'RUNNING')")
 _IS_OPEN = text("is_open")
+_IS_DELETED = text("deleted_at > 0")
 WORK_IN_FLIGHT = text("work.state IN ('QUEUED', 'RUNNING')")
 SET_IN_FLIGHT = text("image_set.state IN ('QUEUED', 'RUNNING')")
 JOB_SET_OPEN = text("job_set.is_open")
+JOB_DELETED = text("job.deleted_at > 0")
 
 
 def _index_where(name: str, *columns: str, where: TextClause) -> Index:
@@ -50,12 +53,14 @@ class JobRow(Base):
         spec: The caller's JobSpec, serialised; megabytes where units are listed one by one.
         num_live: Units that are neither dead nor tied; -1 until the index is there.
         next_ordinal: Units below it have rows.
+        deleted_at: Seconds since 1970; 0 unless it is deleted and still has rows.
     """
 
     __tablename__ = "job"
     __table_args__ = (
         UniqueConstraint("tenant", "request_id", name="uq_job_request"),
         Index("ix_job_state", "state"),
+        _index_where("ix_job_deleted", "id", where=_IS_DELETED),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -76,6 +81,7 @@ class JobRow(Base):
     next_ordinal: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[float]
     ended_at: Mapped[float] = mapped_column(default=0.0)
+    deleted_at: Mapped[float] = mapped_column(default=0.0, server_default="0")
 
 
 class JobLayerRow(Base):

@@ -96,6 +96,7 @@ class Planner:
         artifacts = self._services.artifacts
         if name.startswith("sha256:"):
             load_concepts(artifacts, name)
+            artifacts.renew(name)
             return name
         if name in ("", COMMON_ENGLISH):
             return save_concepts(artifacts, common_english())

@@ -1,4 +1,7 @@
-"""Finds what got lost: messages that never arrived, workers that went away with their work."""
+"""Finds what got lost: messages that never arrived, workers that went away with their work.
+
+It also removes the rows of deleted jobs.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from dnd_services.coordinator.settings import CoordinatorSettings
 from dnd_services.coordinator.store import Store
 from dnd_services.coordinator.store.claims import move, read_rows
 from dnd_services.coordinator.store.counters import Tally
+from dnd_services.coordinator.store.deleting import deleted_jobs, purge_rows
 from dnd_services.coordinator.store.leases import find_idle_stages, forget_replicas
 from dnd_services.coordinator.store.sets import end_sets
 from dnd_services.coordinator.store.steps import read_job
@@ -33,6 +37,8 @@ log = logging.getLogger(__name__)
 
 ALONE_AFTER_LOSSES = 2
 """Work whose worker went away that often is dispatched singly from then on."""
+_PURGED_AT_ONCE = 2000
+_PURGES_PER_SWEEP = 5
 MAX_LOSSES = 5
 """Work whose worker went away that often has failed: it is likely to be the cause."""
 
@@ -58,7 +64,17 @@ class Reconciler:
             forget_replicas(session, now)
         if num_rows:
             log.warning("%d lost items are ready again", num_rows)
+        self._purge()
         return num_rows
+
+    def _purge(self) -> None:
+        """Removes some rows of deleted jobs; the rest in the sweeps to come."""
+        with self._store.reading() as session:
+            job_ids = deleted_jobs(session)
+        for job_id in job_ids[:_PURGES_PER_SWEEP]:
+            for _ in range(_PURGES_PER_SWEEP // min(len(job_ids), _PURGES_PER_SWEEP)):
+                with self._store.writing() as session:
+                    purge_rows(session, job_id, _PURGED_AT_ONCE)
 
     def _find_lost(
         self, session: Session, now: float

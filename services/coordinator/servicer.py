@@ -14,17 +14,17 @@ from dnd.clients import Services
 from dnd.concept_sets import clean_concepts
 from dnd.convert import enum_member, to_message
 from dnd.dissection import save_concepts
-from dnd.errors import NotFound
-from dnd.jobs import UnitState
+from dnd.errors import InvalidInput, NotFound
+from dnd.jobs import Garbage, UnitState
 from dnd.profiles import PROFILES
-from dnd.serving.inputs import check_count, request_context
+from dnd.serving.inputs import check_count, check_range, request_context
 from dnd.types import Priority, RequestContext
 from dnd.v1 import activations_pb2, coordinator_pb2_grpc
 from dnd.v1 import coordinator_pb2 as pb2
-from dnd_services.coordinator import evaluating, frozen, views
+from dnd_services.coordinator import evaluating, frozen, garbage, views
 from dnd_services.coordinator.dispatcher import SILENT_BEATS
-from dnd_services.coordinator.evaluations import Evaluations
 from dnd_services.coordinator.judging import Watcher
+from dnd_services.coordinator.long_runs import LongRuns
 from dnd_services.coordinator.models import JobRow
 from dnd_services.coordinator.paging import (
     hash_spec,
@@ -36,11 +36,12 @@ from dnd_services.coordinator.paging import (
 )
 from dnd_services.coordinator.planning import Planner, estimate
 from dnd_services.coordinator.settings import CoordinatorSettings
-from dnd_services.coordinator.store import Store, jobs, reading
+from dnd_services.coordinator.store import Store, deleting, jobs, reading
 from dnd_services.coordinator.store.health import read_times
 from dnd_services.coordinator.store.leases import read_capacity
 
 _WATCH_EVERY_S = 0.25
+_YEAR_S = 365 * 24 * 3600
 _UNIT_STATE = pb2.DESCRIPTOR.enum_types_by_name["UnitState"]
 _IMAGE_MARKS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
 
@@ -70,13 +71,15 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         # Callers that wait for a slow stage service must not keep others from the record.
         self._askers = ThreadPoolExecutor(16, thread_name_prefix="ask")
         self._lookers = ThreadPoolExecutor(8, thread_name_prefix="look")
-        self._evaluations = Evaluations()
+        self._evaluations = LongRuns[str]()
+        self._collections = LongRuns[Garbage]()
 
     def close(self) -> None:
         """Ends the threads."""
         self._askers.shutdown(cancel_futures=True)
         self._lookers.shutdown(cancel_futures=True)
         self._evaluations.close()
+        self._collections.close()
 
     async def ListTargets(
         self, request: pb2.ListTargetsRequest, context: GrpcContext
@@ -230,6 +233,33 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self, request: pb2.RetryJobRequest, context: GrpcContext
     ) -> pb2.RetryJobResponse:
         return pb2.RetryJobResponse(job=await self._change(request, jobs.retry_job))
+
+    async def DeleteJob(
+        self, request: pb2.DeleteJobRequest, context: GrpcContext
+    ) -> pb2.DeleteJobResponse:
+        if not request.job_id:
+            raise InvalidInput(
+                "No job_id is given: a job is deleted by its id, never as the newest."
+            )
+        await self._change(request, deleting.delete_job)
+        return pb2.DeleteJobResponse()
+
+    async def CollectGarbage(
+        self, request: pb2.CollectGarbageRequest, context: GrpcContext
+    ) -> AsyncIterator[pb2.CollectGarbageResponse]:
+        grace_s, remove = request.grace_s, request.remove
+        check_range("grace_s", grace_s, 0, _YEAR_S)
+
+        def collect(watch: Watcher) -> Garbage:
+            artifacts = self._services.artifacts
+            return garbage.collect(self._store, artifacts, grace_s, remove, watch)
+
+        async for update in self._collections.follow((grace_s, remove), collect):
+            if isinstance(update, Garbage):
+                yield pb2.CollectGarbageResponse(garbage=to_message(update, pb2.Garbage))
+            else:
+                progress = pb2.GarbageProgress(step=update.step, num_done=update.num_done)
+                yield pb2.CollectGarbageResponse(progress=progress)
 
     async def GetUnit(
         self, request: pb2.GetUnitRequest, context: GrpcContext

@@ -3,6 +3,10 @@
 A reference is "sha256:" and 64 hexadecimal digits. Beside the contents the store keeps names: a
 stage's key pointing to a reference, so that a replica finds what another one has computed. Today it
 is a local folder, written through obstore: a name appears when its contents are complete.
+
+What nobody refers to can be removed by whoever knows all references. Storing contents again, or
+recalling them, makes them as new as if they had just been written, so that a caller may rely on a
+reference that it was given for as long as new contents are spared.
 """
 
 from __future__ import annotations
@@ -10,12 +14,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import os
 import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +39,21 @@ _LEFT_S = 7 * 24 * 3600.0
 def reference_of(data: bytes) -> str:
     """The reference under which a store keeps `data`."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Something that a store has.
+
+    Attributes:
+        name: The reference of contents; of a name, what `remove` and `read_name` take.
+        num_bytes: Of contents; 0 for a name.
+        renewed_at: When it was last stored or recalled, seconds since 1970.
+    """
+
+    name: str
+    num_bytes: int
+    renewed_at: float
 
 
 class ArtifactStore:
@@ -155,11 +176,82 @@ class ArtifactStore:
 
     def recall(self, key: str) -> str | None:
         """The reference that `key` points to; None without one, or if its contents are gone."""
+        name = self._key_name(key)
+        ref = self.read_name(name)
+        # The contents first: a name that is still there afterwards has kept them.
+        return ref if ref and self._renew(self._name(ref)) and self._renew(name) else None
+
+    def renew(self, ref: str) -> bool:
+        """Makes contents as new as if they had just been stored; false if they are not there."""
+        return self._renew(self._name(ref))
+
+    def list_contents(self) -> Iterator[Stored]:
+        """All contents, in no order; what is stored meanwhile may be missing."""
+        for stored in self._list("blobs"):
+            digest = stored.name.rpartition("/")[2]
+            yield Stored(f"sha256:{digest}", stored.num_bytes, stored.renewed_at)
+
+    def list_names(self) -> Iterator[Stored]:
+        """All names, in no order; what is remembered meanwhile may be missing."""
+        for stored in self._list("keys"):
+            yield Stored(stored.name, 0, stored.renewed_at)
+
+    def read_name(self, name: str) -> str | None:
+        """The reference that one of `list_names` points to; None if there is none."""
         try:
-            ref = self._get(self._key_name(key), key).decode(errors="replace")
+            ref = self._get(name, name).decode(errors="replace")
         except NotFound:
             return None
-        return ref if _REF.fullmatch(ref) and ref in self else None
+        return ref if _REF.fullmatch(ref) else None
+
+    def read_start(self, ref: str, num_bytes: int) -> bytes:
+        """The first bytes behind `ref`: what kind of contents they are.
+
+        Raises:
+            NotFound: The store does not have it.
+        """
+        with _storage_errors(self.root):
+            try:
+                with self._path(ref).open("rb") as file:
+                    return file.read(num_bytes)
+            except FileNotFoundError:
+                raise NotFound(f"The artifact store has no {ref}.") from None
+
+    def remove(self, stored: Stored, before: float) -> bool:
+        """Removes contents or a name, unless they were renewed since `before`; whether it did."""
+        path = self.root / (self._name(stored.name) if ":" in stored.name else stored.name)
+        with self.drafts() as folder, _storage_errors(self.root):
+            aside = folder / path.name
+            try:
+                if path.stat().st_mtime >= before:
+                    return False
+                # Aside first: from here on it is stored anew, not found and renewed.
+                path.rename(aside)
+                if aside.stat().st_mtime < before:
+                    return True
+                if not path.exists():
+                    aside.rename(path)
+            except FileNotFoundError:  # somebody else has removed it
+                pass
+        return False
+
+    def _list(self, kind: str) -> Iterator[Stored]:
+        with _storage_errors(self.root):
+            for folder in sorted((self.root / kind).glob("*")):
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        with suppress(FileNotFoundError):
+                            status = entry.stat()
+                            name = f"{kind}/{folder.name}/{entry.name}"
+                            yield Stored(name, status.st_size, status.st_mtime)
+
+    def _renew(self, name: str) -> bool:
+        """Makes something as new as if it had just been stored; false if it is not there."""
+        try:
+            os.utime(self.root / name)
+        except (FileNotFoundError, PermissionError):  # another user's: it is stored anew
+            return False
+        return True
 
     def _remove_left_drafts(self) -> None:
         """Removes what processes that were killed long ago have left half-written."""
@@ -170,11 +262,15 @@ class ArtifactStore:
                     shutil.rmtree(folder)
 
     def _holds(self, ref: str, size: int) -> bool:
-        """Whether contents of this size are there: a crash of the machine may have cut them off."""
+        """Whether contents of this size are there: a crash of the machine may have cut them off.
+
+        They are as new as if they had just been stored.
+        """
         try:
-            return self._path(ref).stat().st_size == size
+            is_whole = self._path(ref).stat().st_size == size
         except FileNotFoundError:
             return False
+        return is_whole and self._renew(self._name(ref))
 
     def _name(self, ref: str) -> str:
         if not _REF.fullmatch(ref):

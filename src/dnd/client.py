@@ -34,6 +34,8 @@ from dnd.jobs import (
     Estimate,
     EvaluationProgress,
     EvaluationSettings,
+    Garbage,
+    GarbageProgress,
     Job,
     JobSpec,
     JobState,
@@ -58,6 +60,8 @@ __all__ = [
     "Estimate",
     "EvaluationProgress",
     "EvaluationSettings",
+    "Garbage",
+    "GarbageProgress",
     "ImportedLabel",
     "Job",
     "JobSpec",
@@ -236,6 +240,38 @@ class Client:
         request = pb2.RetryJobRequest(job_id=job_id)
         return job_from_message(self._ask("RetryJob", request, pb2.RetryJobResponse).job)
 
+    def delete_job(self, job_id: str) -> None:
+        """Removes an ended job; its artifacts go with `collect_garbage` unless others need them.
+
+        Raises:
+            NotFound: There is no such job.
+            FailedPrecondition: It has not ended.
+        """
+        self._ask("DeleteJob", pb2.DeleteJobRequest(job_id=job_id), pb2.DeleteJobResponse)
+
+    def collect_garbage(
+        self,
+        grace_s: float = 24 * 3600.0,
+        *,
+        remove: bool = False,
+        on_progress: Callable[[GarbageProgress], None] = lambda progress: None,
+    ) -> Garbage:
+        """Finds the artifacts that no job of any tenant refers to, and removes them if told to.
+
+        Args:
+            grace_s: What was stored or used within this time is spared, seconds.
+            on_progress: Called as it goes on.
+
+        Raises:
+            FailedPrecondition: The grace is shorter than an hour, and a job has not ended.
+        """
+        request = pb2.CollectGarbageRequest(context=self._context, grace_s=grace_s, remove=remove)
+        for response in self._follow("CollectGarbage", request):
+            if response.HasField("garbage"):
+                return from_message(response.garbage, Garbage)
+            on_progress(from_message(response.progress, GarbageProgress))
+        raise AssertionError("the last message has what was found")
+
     def unit(self, job_id: str, layer: str, unit: int) -> UnitResult:
         """One unit with all evidence.
 
@@ -316,21 +352,11 @@ class Client:
                 for name, labels in (label_sets or {}).items()
             ],
         )
-        lost_at: float | None = None
-        while True:
-            try:
-                for response in self._stream("EvaluateJob", request):
-                    lost_at = None
-                    if response.evaluation_json:
-                        return dict(json.loads(response.evaluation_json))
-                    on_progress(from_message(response.progress, EvaluationProgress))
-            except DeadlineExceeded:
-                continue  # it goes on, and is watched again
-            except Transient:
-                lost_at = lost_at or time.monotonic()
-                if time.monotonic() - lost_at > self._retry_s:
-                    raise
-            time.sleep(0.5)
+        for response in self._follow("EvaluateJob", request):
+            if response.evaluation_json:
+                return dict(json.loads(response.evaluation_json))
+            on_progress(from_message(response.progress, EvaluationProgress))
+        raise AssertionError("the last message has the evaluation")
 
     def _ask(self, method: str, request: Message, answer: type[M]) -> M:
         """One unary call, repeated while its failure may pass and `retry_s` lasts."""
@@ -355,6 +381,22 @@ class Client:
                     raise
                 time.sleep(wait)
                 pause = min(pause * 2, 5.0)
+
+    def _follow(self, method: str, request: Message) -> Iterator[Any]:
+        """The messages of something that goes on by itself, asked for again when a call ends."""
+        lost_at: float | None = None
+        while True:
+            try:
+                for response in self._stream(method, request):
+                    lost_at = None
+                    yield response
+            except DeadlineExceeded:
+                continue  # it goes on, and is watched again
+            except Transient:
+                lost_at = lost_at or time.monotonic()
+                if time.monotonic() - lost_at > self._retry_s:
+                    raise
+            time.sleep(0.5)
 
     def _stream(self, method: str, request: Message) -> Iterator[Any]:
         """The messages of one call, for one deadline at most."""

@@ -217,6 +217,31 @@ class EvaluationProgress:
     num_total: int
 
 
+@dataclass(frozen=True)
+class Garbage:
+    """Artifacts that no job refers to and that have not been used for a while.
+
+    Attributes:
+        num_artifacts: Found.
+        num_bytes: Their size.
+        num_kept: Artifacts that stay.
+        removed: Whether those found have been removed.
+    """
+
+    num_artifacts: int
+    num_bytes: int
+    num_kept: int
+    removed: bool
+
+
+@dataclass(frozen=True)
+class GarbageProgress:
+    """How far a collection of garbage is: artifacts looked at in a step."""
+
+    step: str
+    num_done: int
+
+
 def spec_to_message(spec: JobSpec) -> coordinator_pb2.JobSpec:
     """The message of a job's specification."""
     return coordinator_pb2.JobSpec(

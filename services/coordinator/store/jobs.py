@@ -175,7 +175,8 @@ def find_job(session: Session, tenant: str, job_id: str, *, lock: bool = False) 
     Raises:
         NotFound: There is no such job.
     """
-    statement = select(JobRow).where(JobRow.tenant == tenant).order_by(JobRow.id.desc()).limit(1)
+    found = (JobRow.tenant == tenant, JobRow.deleted_at == 0)
+    statement = select(JobRow).where(*found).order_by(JobRow.id.desc()).limit(1)
     if job_id:
         statement = statement.where(JobRow.id == job_id)
     if lock:
@@ -192,7 +193,7 @@ def find_job(session: Session, tenant: str, job_id: str, *, lock: bool = False) 
 
 def list_jobs(session: Session, tenant: str, before: str, limit: int) -> list[JobRow]:
     """Jobs of a tenant, newest first, older than the id `before` if there is one."""
-    statement = select(JobRow).where(JobRow.tenant == tenant)
+    statement = select(JobRow).where(JobRow.tenant == tenant, JobRow.deleted_at == 0)
     if before:
         statement = statement.where(JobRow.id < before)
     return list(session.scalars(statement.order_by(JobRow.id.desc()).limit(limit)))
@@ -200,13 +201,13 @@ def list_jobs(session: Session, tenant: str, before: str, limit: int) -> list[Jo
 
 def pause_job(session: Session, job: JobRow) -> None:
     """No new work starts. Raises FailedPrecondition for a job that has ended."""
-    _expect(job, "paused", JobState.RUNNING, JobState.PAUSED)
+    expect_state(job, "paused", JobState.RUNNING, JobState.PAUSED)
     job.state = JobState.PAUSED.value
 
 
 def resume_job(session: Session, job: JobRow, now: float) -> None:
     """Goes on, and looks at once whether stages that were held back work again."""
-    _expect(job, "resumed", JobState.RUNNING, JobState.PAUSED)
+    expect_state(job, "resumed", JobState.RUNNING, JobState.PAUSED)
     job.state = JobState.RUNNING.value
     probe_soon(session, job.id, now)
 
@@ -215,7 +216,7 @@ def cancel_job(session: Session, job: JobRow, now: float) -> None:
     """Ends a job for good: one flag; what its units are then is read from it."""
     if job.state == JobState.CANCELLED.value:
         return
-    _expect(job, "cancelled", JobState.RUNNING, JobState.PAUSED)
+    expect_state(job, "cancelled", JobState.RUNNING, JobState.PAUSED)
     job.state = JobState.CANCELLED.value
     job.ended_at = now
     drop_waits(session, job.id)
@@ -227,7 +228,7 @@ def retry_job(session: Session, job: JobRow, now: float) -> None:
     Raises:
         FailedPrecondition: The job has not ended, was cancelled, or nothing of it has failed.
     """
-    _expect(job, "tried again", JobState.COMPLETED, JobState.FAILED)
+    expect_state(job, "tried again", JobState.COMPLETED, JobState.FAILED)
     failed = list(
         session.scalars(
             select(WorkRow)
@@ -317,7 +318,8 @@ def _block_comparisons(session: Session, tally: Tally, job_id: str) -> None:
         work.attempts = work.losses = 0
 
 
-def _expect(job: JobRow, what: str, *allowed: JobState) -> None:
+def expect_state(job: JobRow, what: str, *allowed: JobState) -> None:
+    """Raises FailedPrecondition unless a job is in one of some states."""
     if job.state not in [state.value for state in allowed]:
         raise FailedPrecondition(
             f"Job {job.id} is {job.state} and cannot be {what}: expected it to be "

@@ -24,6 +24,8 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
         job_commands.resume,
         job_commands.cancel,
         job_commands.retry,
+        job_commands.delete,
+        job_commands.gc,
     ),
     "Judge labels": (
         evaluate_commands.evaluate,

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dnd.report.scale import format_bytes as format_bytes
 from dnd.report.scale import format_duration as format_duration
 
 NARROW = 100

@@ -1,4 +1,4 @@
-"""dnd jobs, watch, labels, export, pause, resume, cancel, retry."""
+"""dnd jobs, watch, labels, export, pause, resume, cancel, retry, delete, gc."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from dnd.cli.connect import Session, connected
-from dnd.cli.console import clean, format_duration, print_table, say, warn
+from dnd.cli.console import can_ask, clean, format_bytes, format_duration, print_table, say, warn
 from dnd.cli.options import job_argument, server_option
 from dnd.cli.progress import Check, follow, headline
-from dnd.errors import DndError, Unavailable, UnknownName, suggest
+from dnd.errors import DndError, FailedPrecondition, Unavailable, UnknownName, suggest
 from dnd.jobs import Job, JobState, UnitState
 from dnd.report import write_results
 from dnd.report.tables import complete_record
@@ -169,6 +169,54 @@ def retry(job: str, server: str, home: Path) -> None:
     with connected(server, home) as session:
         found = session.client.retry_job(session.client.get_job(job).id)
     say(f"Job {found.id} is {found.state.value}. Watch it with `dnd watch {found.id}`.")
+
+
+@click.command()
+@click.argument("job")
+@server_option
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+def delete(job: str, server: str, home: Path, yes: bool) -> None:
+    """Delete an ended JOB with its results.
+
+    Its artifacts go with `dnd gc`, unless other jobs need them.
+    """
+    with connected(server, home) as session:
+        found = session.client.get_job(job)
+        if not yes:
+            if not can_ask():
+                raise FailedPrecondition("Nobody can be asked: add --yes to delete it.")
+            click.confirm(f"Delete job {found.id} and its {found.num_units} units?", abort=True)
+        session.client.delete_job(found.id)
+    say(f"Job {found.id} is deleted. `dnd gc --remove` frees the space that only it needed.")
+
+
+@click.command()
+@server_option
+@click.option(
+    "--grace",
+    "grace_h",
+    type=click.FloatRange(0, 8760),
+    metavar="HOURS",
+    default=24.0,
+    show_default=True,
+    help="Spare what was stored or used within this time; below 1 only while no job goes on.",
+)
+@click.option("--remove", is_flag=True, help="Remove what is found; else it is only counted.")
+def gc(server: str, home: Path, grace_h: float, remove: bool) -> None:
+    """Find artifacts that no job refers to, and remove them.
+
+    Jobs may go on meanwhile.
+    """
+    with connected(server, home) as session:
+        found = session.client.collect_garbage(grace_h * 3600, remove=remove)
+    size = format_bytes(found.num_bytes)
+    if found.removed:
+        say(f"{found.num_artifacts:,} artifacts removed ({size}); {found.num_kept:,} are left.")
+        return
+    say(
+        f"{found.num_artifacts:,} artifacts ({size}) are needed by no job; {found.num_kept:,} "
+        "would be left. `dnd gc --remove` removes them."
+    )
 
 
 def warn_of_death(session: Session) -> Check:

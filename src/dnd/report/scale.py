@@ -37,6 +37,16 @@ def short(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else Scale.of([value]).text(value, digits)
 
 
+def format_bytes(num_bytes: int) -> str:
+    """Bytes as people say them, in powers of ten: "512 B", "3.4 MB", "1,200 TB"."""
+    size = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"
+
+
 def format_duration(seconds: float) -> str:
     """Seconds as people say them: "42 s", "4 min 12 s", "3 h 20 min"."""
     if seconds < 10:

@@ -339,6 +339,56 @@ class RetryJobResponse(_message.Message):
     job: Job
     def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
 
+class DeleteJobRequest(_message.Message):
+    __slots__ = ("context", "job_id")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    job_id: str
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ...) -> None: ...
+
+class DeleteJobResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CollectGarbageRequest(_message.Message):
+    __slots__ = ("context", "grace_s", "remove")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    GRACE_S_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    grace_s: float
+    remove: bool
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., grace_s: _Optional[float] = ..., remove: _Optional[bool] = ...) -> None: ...
+
+class GarbageProgress(_message.Message):
+    __slots__ = ("step", "num_done")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    NUM_DONE_FIELD_NUMBER: _ClassVar[int]
+    step: str
+    num_done: int
+    def __init__(self, step: _Optional[str] = ..., num_done: _Optional[int] = ...) -> None: ...
+
+class Garbage(_message.Message):
+    __slots__ = ("num_artifacts", "num_bytes", "num_kept", "removed")
+    NUM_ARTIFACTS_FIELD_NUMBER: _ClassVar[int]
+    NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NUM_KEPT_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    num_artifacts: int
+    num_bytes: int
+    num_kept: int
+    removed: bool
+    def __init__(self, num_artifacts: _Optional[int] = ..., num_bytes: _Optional[int] = ..., num_kept: _Optional[int] = ..., removed: _Optional[bool] = ...) -> None: ...
+
+class CollectGarbageResponse(_message.Message):
+    __slots__ = ("progress", "garbage")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    GARBAGE_FIELD_NUMBER: _ClassVar[int]
+    progress: GarbageProgress
+    garbage: Garbage
+    def __init__(self, progress: _Optional[_Union[GarbageProgress, _Mapping]] = ..., garbage: _Optional[_Union[Garbage, _Mapping]] = ...) -> None: ...
+
 class UnitResult(_message.Message):
     __slots__ = ("layer", "unit", "state", "stage", "labels", "record_json", "error")
     LAYER_FIELD_NUMBER: _ClassVar[int]

@@ -94,6 +94,16 @@ class CoordinatorServiceStub:
                 request_serializer=dnd_dot_v1_dot_coordinator__pb2.RetryJobRequest.SerializeToString,
                 response_deserializer=dnd_dot_v1_dot_coordinator__pb2.RetryJobResponse.FromString,
                 _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/dnd.v1.CoordinatorService/DeleteJob',
+                request_serializer=dnd_dot_v1_dot_coordinator__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=dnd_dot_v1_dot_coordinator__pb2.DeleteJobResponse.FromString,
+                _registered_method=True)
+        self.CollectGarbage = channel.unary_stream(
+                '/dnd.v1.CoordinatorService/CollectGarbage',
+                request_serializer=dnd_dot_v1_dot_coordinator__pb2.CollectGarbageRequest.SerializeToString,
+                response_deserializer=dnd_dot_v1_dot_coordinator__pb2.CollectGarbageResponse.FromString,
+                _registered_method=True)
         self.GetUnit = channel.unary_unary(
                 '/dnd.v1.CoordinatorService/GetUnit',
                 request_serializer=dnd_dot_v1_dot_coordinator__pb2.GetUnitRequest.SerializeToString,
@@ -202,6 +212,20 @@ class CoordinatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteJob(self, request, context):
+        """Removes an ended job. Its artifacts go with CollectGarbage unless another job needs them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CollectGarbage(self, request, context):
+        """For operators: artifacts that no job of any tenant refers to. Progress, then what was found.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetUnit(self, request, context):
         """One unit with all evidence.
         """
@@ -293,6 +317,16 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.RetryJob,
                     request_deserializer=dnd_dot_v1_dot_coordinator__pb2.RetryJobRequest.FromString,
                     response_serializer=dnd_dot_v1_dot_coordinator__pb2.RetryJobResponse.SerializeToString,
+            ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=dnd_dot_v1_dot_coordinator__pb2.DeleteJobRequest.FromString,
+                    response_serializer=dnd_dot_v1_dot_coordinator__pb2.DeleteJobResponse.SerializeToString,
+            ),
+            'CollectGarbage': grpc.unary_stream_rpc_method_handler(
+                    servicer.CollectGarbage,
+                    request_deserializer=dnd_dot_v1_dot_coordinator__pb2.CollectGarbageRequest.FromString,
+                    response_serializer=dnd_dot_v1_dot_coordinator__pb2.CollectGarbageResponse.SerializeToString,
             ),
             'GetUnit': grpc.unary_unary_rpc_method_handler(
                     servicer.GetUnit,
@@ -639,6 +673,60 @@ class CoordinatorService:
             '/dnd.v1.CoordinatorService/RetryJob',
             dnd_dot_v1_dot_coordinator__pb2.RetryJobRequest.SerializeToString,
             dnd_dot_v1_dot_coordinator__pb2.RetryJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dnd.v1.CoordinatorService/DeleteJob',
+            dnd_dot_v1_dot_coordinator__pb2.DeleteJobRequest.SerializeToString,
+            dnd_dot_v1_dot_coordinator__pb2.DeleteJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CollectGarbage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dnd.v1.CoordinatorService/CollectGarbage',
+            dnd_dot_v1_dot_coordinator__pb2.CollectGarbageRequest.SerializeToString,
+            dnd_dot_v1_dot_coordinator__pb2.CollectGarbageResponse.FromString,
             options,
             channel_credentials,
             insecure,

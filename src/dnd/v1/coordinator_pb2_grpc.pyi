@@ -55,6 +55,10 @@ class CoordinatorServiceStub:
     """Final. Labels that are done stay."""
     RetryJob: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.RetryJobRequest, _coordinator_pb2.RetryJobResponse]
     """Runs the failed units of an ended job again."""
+    DeleteJob: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.DeleteJobRequest, _coordinator_pb2.DeleteJobResponse]
+    """Removes an ended job. Its artifacts go with CollectGarbage unless another job needs them."""
+    CollectGarbage: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.CollectGarbageRequest, _coordinator_pb2.CollectGarbageResponse]
+    """For operators: artifacts that no job of any tenant refers to. Progress, then what was found."""
     GetUnit: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetUnitRequest, _coordinator_pb2.GetUnitResponse]
     """One unit with all evidence."""
     ListLabels: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListLabelsRequest, _coordinator_pb2.ListLabelsResponse]
@@ -93,6 +97,10 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """Final. Labels that are done stay."""
     RetryJob: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.RetryJobRequest, _coordinator_pb2.RetryJobResponse]  # type: ignore[assignment]
     """Runs the failed units of an ended job again."""
+    DeleteJob: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.DeleteJobRequest, _coordinator_pb2.DeleteJobResponse]  # type: ignore[assignment]
+    """Removes an ended job. Its artifacts go with CollectGarbage unless another job needs them."""
+    CollectGarbage: _aio.UnaryStreamMultiCallable[_coordinator_pb2.CollectGarbageRequest, _coordinator_pb2.CollectGarbageResponse]  # type: ignore[assignment]
+    """For operators: artifacts that no job of any tenant refers to. Progress, then what was found."""
     GetUnit: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetUnitRequest, _coordinator_pb2.GetUnitResponse]  # type: ignore[assignment]
     """One unit with all evidence."""
     ListLabels: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListLabelsRequest, _coordinator_pb2.ListLabelsResponse]  # type: ignore[assignment]
@@ -200,6 +208,22 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.RetryJobResponse, _abc.Awaitable[_coordinator_pb2.RetryJobResponse]]:
         """Runs the failed units of an ended job again."""
+
+    @_abc_1.abstractmethod
+    def DeleteJob(
+        self,
+        request: _coordinator_pb2.DeleteJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.DeleteJobResponse, _abc.Awaitable[_coordinator_pb2.DeleteJobResponse]]:
+        """Removes an ended job. Its artifacts go with CollectGarbage unless another job needs them."""
+
+    @_abc_1.abstractmethod
+    def CollectGarbage(
+        self,
+        request: _coordinator_pb2.CollectGarbageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.CollectGarbageResponse], _abc.AsyncIterator[_coordinator_pb2.CollectGarbageResponse]]:
+        """For operators: artifacts that no job of any tenant refers to. Progress, then what was found."""
 
     @_abc_1.abstractmethod
     def GetUnit(

@@ -212,6 +212,34 @@ def test_labels_that_are_done_stay_when_the_job_is_cancelled(
         client.resume_job(job_id)
 
 
+def test_deleted_job_is_gone_and_its_artifacts_are_garbage(
+    stack: CoordinatorStack, client: Client, undisturbed: list[dict[str, Any]]
+) -> None:
+    job_id = client.create_job(SPEC, "same").id
+    with pytest.raises(FailedPrecondition, match="is running and cannot be deleted"):
+        client.delete_job(job_id)
+    with pytest.raises(FailedPrecondition, match="has not ended, and may need what is younger"):
+        client.collect_garbage(60.0)
+    finish(client, job_id)
+    with pytest.raises(InvalidInput, match="No job_id is given"):
+        client.delete_job("")
+    client.delete_job(job_id)
+    assert list(client.list_jobs()) == []
+    for ask in (client.get_job, client.delete_job, client.cancel_job, client.retry_job):
+        with pytest.raises(NotFound, match=f"no job '{job_id}'"):
+            ask(job_id)
+    wait_until(lambda: not stack.rows(WorkRow, job_id=job_id), "its rows are gone")
+    with pytest.raises(InvalidInput, match="grace_s is -1"):
+        client.collect_garbage(-1.0)
+    seen = client.collect_garbage(0.0)
+    assert seen.num_artifacts > 0
+    assert not seen.removed
+    assert client.collect_garbage(24 * 3600.0, remove=True).num_artifacts == 0  # all of it is young
+    assert client.collect_garbage(0.0) == seen
+    with stack.client("undisturbed") as other:
+        assert records(other, other.get_job().id) == undisturbed
+
+
 def test_nothing_new_starts_while_a_job_is_paused(
     stack: CoordinatorStack, client: Client, fakes: Fakes, undisturbed: list[dict[str, Any]]
 ) -> None:

@@ -1,4 +1,4 @@
-"""dnd jobs, watch, labels, export, pause, resume, cancel, retry."""
+"""dnd jobs, watch, labels, export, pause, resume, cancel, retry, delete, gc."""
 
 from __future__ import annotations
 
@@ -169,6 +169,32 @@ def test_says_what_comes_next_when_a_job_was_changed(
     assert outcome.status == 0
     assert f"Job job-1 is {state}." in outcome.out
     assert next_step in outcome.out
+
+
+def test_deletes_a_job_only_when_told_to(dnd: Command, fake: FakeCoordinator, server: str) -> None:
+    outcome = dnd("delete", "job-1", "--server", server)
+    assert (outcome.status, outcome.err) == (
+        1,
+        "dnd: Nobody can be asked: add --yes to delete it.\n",
+    )
+    assert "job-1" in fake.samples
+    outcome = dnd("delete", "job-1", "--yes", "--server", server)
+    assert (outcome.status, fake.samples) == (0, {})
+    assert "Job job-1 is deleted. `dnd gc --remove`" in outcome.out
+    assert dnd("delete", "--yes", "--server", server).status == 2  # never the newest
+
+
+def test_counts_garbage_before_it_removes_it(
+    dnd: Command, fake: FakeCoordinator, server: str
+) -> None:
+    outcome = dnd("gc", "--server", server)
+    assert "3 artifacts (5 MB) are needed by no job; 7 would be left." in outcome.out
+    assert fake.last_collection is not None
+    assert (fake.last_collection.grace_s, fake.last_collection.remove) == (86_400, False)
+    outcome = dnd("gc", "--remove", "--grace", "1.5", "--server", server)
+    assert "3 artifacts removed (5 MB); 7 are left." in outcome.out
+    assert (fake.last_collection.grace_s, fake.last_collection.remove) == (5400, True)
+    assert dnd("gc", "--grace", "-1", "--server", server).status == 2
 
 
 def test_watches_until_the_end_and_says_what_failed(

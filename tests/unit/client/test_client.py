@@ -21,7 +21,16 @@ from dnd.errors import (
     Unavailable,
     UnknownName,
 )
-from dnd.jobs import JobSpec, JobState, LayerUnits, StageCount, UnitState, spec_from_message
+from dnd.jobs import (
+    Garbage,
+    GarbageProgress,
+    JobSpec,
+    JobState,
+    LayerUnits,
+    StageCount,
+    UnitState,
+    spec_from_message,
+)
 from dnd.types import Priority
 
 SPEC = JobSpec(
@@ -157,6 +166,27 @@ def test_changes_a_job_when_told_to(client: Client) -> None:
     assert client.resume_job("job-1").state is JobState.RUNNING
     assert client.cancel_job("job-1").state is JobState.CANCELLED
     assert client.retry_job("job-1").state is JobState.RUNNING
+
+
+def test_deletes_a_job(client: Client, fake: FakeCoordinator) -> None:
+    client.create_job(SPEC)
+    client.delete_job("job-1")
+    assert list(client.list_jobs()) == []
+    with pytest.raises(NotFound):
+        client.delete_job("job-1")
+
+
+def test_collects_garbage_and_asks_again_when_the_call_breaks(
+    client: Client, fake: FakeCoordinator
+) -> None:
+    fake.failures = [("CollectGarbage", Unavailable("going away"))]
+    seen: list[GarbageProgress] = []
+    found = client.collect_garbage(3600.0, on_progress=seen.append)
+    assert found == Garbage(3, 5_000_000, 7, removed=False)
+    assert seen == [GarbageProgress("mark", 5000)]
+    assert fake.last_collection is not None
+    assert fake.last_collection.grace_s == 3600.0
+    assert client.collect_garbage(remove=True).removed
 
 
 def test_watches_until_the_job_has_ended_when_the_stream_breaks(

@@ -19,8 +19,8 @@ from dnd.testing import Fakes
 from dnd.types import RequestContext
 from dnd_services.coordinator import evaluating
 from dnd_services.coordinator.evaluating import Question
-from dnd_services.coordinator.evaluations import Evaluations
 from dnd_services.coordinator.judging import Watcher
+from dnd_services.coordinator.long_runs import LongRuns
 
 QUICK = EvaluationSettings(num_drawings=3)
 NULLS = {"shuffled", "constant", "random", "first", "oracle"}
@@ -261,7 +261,7 @@ def test_takes_the_cosine_itself_when_nothing_is_kept_to_fit_to(desk: Desk, spec
 
 
 async def test_runs_once_for_all_who_ask_the_same() -> None:
-    evaluations = Evaluations()
+    evaluations = LongRuns[str]()
     gate, calls = threading.Event(), []
 
     def evaluate(watch: Watcher) -> str:
@@ -283,7 +283,7 @@ async def test_runs_once_for_all_who_ask_the_same() -> None:
 
 
 async def test_gives_up_at_the_next_step_when_the_process_ends() -> None:
-    evaluations = Evaluations()
+    evaluations = LongRuns[str]()
     started, gate = threading.Event(), threading.Event()
 
     def evaluate(watch: Watcher) -> str:

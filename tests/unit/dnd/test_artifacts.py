@@ -303,3 +303,75 @@ def test_only_the_one_form_of_a_reference_is_taken(store: ArtifactStore, ref: st
 def test_bucket_is_refused_as_a_root() -> None:
     with pytest.raises(BadSetting, match="expected a local folder"):
         ArtifactStore("s3://bucket/artifacts")
+
+
+def make_old(store: ArtifactStore) -> float:
+    """Everything was stored long ago; a moment after that."""
+    for path in store.root.rglob("*"):
+        if path.is_file():
+            os.utime(path, (1000.0, 1000.0))
+    return 2000.0
+
+
+def test_contents_and_names_are_listed_and_removed(store: ArtifactStore) -> None:
+    ref = store.put_bytes(b"picture")
+    store.remember("key", ref)
+    before = make_old(store)
+    (contents,) = store.list_contents()
+    (name,) = store.list_names()
+    assert (contents.name, contents.num_bytes, contents.renewed_at) == (ref, 7, 1000.0)
+    assert store.read_name(name.name) == ref
+    assert store.read_start(ref, 4) == b"pict"
+    assert store.remove(contents, before)
+    assert store.recall("key") is None
+    assert not store.remove(contents, before)  # it is gone
+    with pytest.raises(NotFound):
+        store.read_start(ref, 4)
+    assert store.remove(name, before)
+    assert store.read_name(name.name) is None
+    assert num_files(store) == 0
+
+
+@pytest.mark.parametrize("how", ["put_bytes", "put_file", "recall", "renew"])
+def test_contents_stay_when_they_were_used_since(
+    store: ArtifactStore, tmp_path: Path, how: str
+) -> None:
+    ref = store.put_bytes(b"picture")
+    store.remember("key", ref)
+    before = make_old(store)
+    (contents,) = store.list_contents()
+    if how == "put_bytes":
+        store.put_bytes(b"picture")
+    elif how == "put_file":
+        (tmp_path / "file").write_bytes(b"picture")
+        store.put_file(tmp_path / "file")
+    elif how == "recall":
+        assert store.recall("key") == ref
+        (name,) = store.list_names()
+        assert not store.remove(name, before)
+    else:
+        assert store.renew(ref)
+    assert not store.remove(contents, before)
+    assert store.get_bytes(ref) == b"picture"
+
+
+def test_contents_stay_when_they_are_used_while_they_are_removed(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = store.put_bytes(b"picture")
+    before = make_old(store)
+    (contents,) = store.list_contents()
+    rename = Path.rename
+
+    def use_first(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", rename)
+        assert store.renew(ref)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", use_first)
+    assert not store.remove(contents, before)
+    assert store.get_bytes(ref) == b"picture"
+
+
+def test_nothing_is_renewed_that_is_not_there(store: ArtifactStore) -> None:
+    assert not store.renew("sha256:" + "0" * 64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dnd.report.scale import Scale, format_duration, short
+from dnd.report.scale import Scale, format_bytes, format_duration, short
 
 
 def test_writes_a_group_with_equal_decimals() -> None:
@@ -39,3 +39,12 @@ def test_places_values_between_the_ends_of_their_group() -> None:
 )
 def test_says_durations_as_people_do(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (999_600, "1 MB"), (2_340_000_000, "2.34 GB")],
+)
+def test_says_sizes_in_powers_of_ten(num_bytes: int, text: str) -> None:
+    assert format_bytes(num_bytes) == text
+    assert format_bytes(1_200_000 * 10**9) == "1,200.0 TB"

@@ -1,0 +1,223 @@
+"""Garbage: artifacts that no job's rows refer to, and that have not been used for a while.
+
+It marks, then sweeps, while jobs run. Marked is what the record refers to, directly or through
+other artifacts, and what names in the store that are in use point to. Whatever was stored or
+recalled within the grace time is spared with all that it refers to: a worker may hold its reference
+and not have written it yet.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from sqlalchemy import select
+
+from dnd.artifacts import ArtifactStore
+from dnd.errors import FailedPrecondition, InvalidInput, NotFound
+from dnd.jobs import Garbage, JobState
+from dnd.manifest import Manifest
+from dnd_services.coordinator.judging import Watcher
+from dnd_services.coordinator.models import ImageSetRow, JobLayerRow, JobRow, UnitRow, WorkRow
+from dnd_services.coordinator.store import Store
+
+SAFE_GRACE_S = 3600.0
+"""A task ends well within this time: with a shorter grace, nothing may run."""
+
+_REF = re.compile(rb"sha256:([0-9a-f]{64})")
+_ARRAY_MAGIC = b"\x93NUMPY"
+_JSON_STARTS = (b"{", b"[")
+_ROWS_AT_ONCE = 5000
+_MARKS_AT_ONCE = 1 << 20
+_TELL_EVERY = 5000
+
+
+class Marks:
+    """References, by the first 64 bits of their digests: 8 bytes each.
+
+    Two that share these bits spare each other, which costs some bytes and loses nothing.
+    """
+
+    def __init__(self) -> None:
+        self._sorted = np.empty(0, np.uint64)
+        self._recent: set[int] = set()
+
+    def add(self, digest: str) -> bool:
+        """Marks a digest, 64 hexadecimal digits; whether that is news."""
+        if self.has(digest):
+            return False
+        self._recent.add(int(digest[:16], 16))
+        if len(self._recent) >= _MARKS_AT_ONCE:
+            recent = np.fromiter(self._recent, np.uint64, len(self._recent))
+            self._sorted = np.union1d(self._sorted, recent)
+            self._recent.clear()
+        return True
+
+    def has(self, digest: str) -> bool:
+        head = int(digest[:16], 16)
+        if head in self._recent:
+            return True
+        place = int(np.searchsorted(self._sorted, np.uint64(head)))
+        return place < len(self._sorted) and int(self._sorted[place]) == head
+
+    def __len__(self) -> int:
+        return len(self._sorted) + len(self._recent)
+
+
+def collect(
+    store: Store, artifacts: ArtifactStore, grace_s: float, remove: bool, watch: Watcher
+) -> Garbage:
+    """Finds the artifacts that nothing refers to, and removes them if told to.
+
+    Args:
+        grace_s: What was stored or recalled within this time is spared, seconds.
+        watch: Told how far it is: the steps are "mark" and "sweep".
+
+    Raises:
+        FailedPrecondition: The grace time is short, and a job runs.
+    """
+    check_grace(store, grace_s)
+    return _Collection(store, artifacts, time.time() - grace_s, remove, watch).run()
+
+
+def check_grace(store: Store, grace_s: float) -> None:
+    """Raises FailedPrecondition for a grace that is too short while a job runs."""
+    if grace_s >= SAFE_GRACE_S:
+        return
+    with store.reading() as session:
+        going_on = (JobState.RUNNING.value, JobState.PAUSED.value)
+        job_id = session.scalar(select(JobRow.id).where(JobRow.state.in_(going_on)).limit(1))
+    if job_id is not None:
+        raise FailedPrecondition(
+            f"Job {job_id} has not ended, and may need what is younger than {grace_s:.0f} s: "
+            f"expected a grace time of at least {SAFE_GRACE_S:.0f} s while a job goes on."
+        )
+
+
+class _Collection:
+    """One mark and sweep."""
+
+    def __init__(
+        self, store: Store, artifacts: ArtifactStore, before: float, remove: bool, watch: Watcher
+    ) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._before = before
+        self._remove = remove
+        self._watch = watch
+        self._marks = Marks()
+        self._num_seen = 0
+
+    def run(self) -> Garbage:
+        # The order matters: a name that is gone can no longer be recalled, and what was recalled
+        # before is young when the young are marked.
+        for text in self._record():
+            self._mark_in(text.encode())
+        for ref in self._names_in_use():
+            self._mark(ref)
+        for stored in self._artifacts.list_contents():
+            if stored.renewed_at >= self._before:
+                self._mark(stored.name)
+        return self._sweep()
+
+    def _record(self) -> Iterator[str]:
+        """Everything in the record that may have references in it, jobs being deleted excepted."""
+        with self._store.reading() as session:
+            ids = list(session.scalars(select(JobRow.id).where(JobRow.deleted_at == 0)))
+        for job_id in ids:
+            with self._store.reading() as session:
+                job = session.get(JobRow, job_id)
+                yield json.dumps(job.frozen) if job else ""
+                layers = select(JobLayerRow).where(JobLayerRow.job_id == job_id)
+                for layer in session.scalars(layers):
+                    yield f"{layer.index_ref} {layer.activities_ref}"
+            yield from self._column(UnitRow.outputs, UnitRow.ordinal, UnitRow.job_id == job_id)
+            yield from self._column(
+                WorkRow.output, WorkRow.id, WorkRow.job_id == job_id, WorkRow.output != ""
+            )
+        yield from self._column(ImageSetRow.images, ImageSetRow.id)
+
+    def _column(self, column: object, order: object, *where: object) -> Iterator[str]:
+        """A column of a table, some rows at a time, so that no read of the record is long."""
+        last = -1
+        while True:
+            with self._store.reading() as session:
+                statement = (
+                    select(order, column)  # type: ignore[call-overload]
+                    .where(order > last, *where)  # type: ignore[operator]
+                    .order_by(order)
+                    .limit(_ROWS_AT_ONCE)
+                )
+                rows = session.execute(statement).all()
+            for _, value in rows:
+                yield value if isinstance(value, str) else json.dumps(value)
+            if len(rows) < _ROWS_AT_ONCE:
+                return
+            last = rows[-1][0]
+
+    def _names_in_use(self) -> Iterator[str]:
+        """References behind names; those that have long pointed to what nobody needs go."""
+        for name in self._artifacts.list_names():
+            ref = self._artifacts.read_name(name.name)
+            wanted = ref is not None and self._marks.has(_digest(ref))
+            if wanted or name.renewed_at >= self._before:
+                if ref:
+                    yield ref
+            elif self._remove and not self._artifacts.remove(name, self._before) and ref:
+                yield ref  # it was recalled just now
+
+    def _mark(self, ref: str) -> None:
+        """Marks an artifact and all that it refers to."""
+        waiting = [ref]
+        while waiting:
+            one = waiting.pop()
+            if not self._marks.add(_digest(one)):
+                continue
+            self._tell("mark")
+            waiting += self._refs_in(one)
+
+    def _mark_in(self, text: bytes) -> None:
+        for found in _REF.finditer(text):
+            self._mark(found.group().decode())
+
+    def _refs_in(self, ref: str) -> list[str]:
+        """References in an artifact: in JSON, and in the manifest of a probe set."""
+        try:
+            start = self._artifacts.read_start(ref, len(_ARRAY_MAGIC))
+            if start == _ARRAY_MAGIC:
+                return Manifest.load(self._artifacts, ref).refs()
+            if start.startswith(_JSON_STARTS):
+                data = self._artifacts.get_bytes(ref)
+                return [found.group().decode() for found in _REF.finditer(data)]
+        except (NotFound, InvalidInput):  # it is gone, or another kind of array
+            pass
+        return []
+
+    def _sweep(self) -> Garbage:
+        num_garbage = num_bytes = num_kept = 0
+        self._num_seen = 0
+        for stored in self._artifacts.list_contents():
+            self._tell("sweep")
+            is_garbage = stored.renewed_at < self._before and not self._marks.has(
+                _digest(stored.name)
+            )
+            if is_garbage and self._remove:
+                is_garbage = self._artifacts.remove(stored, self._before)
+            if is_garbage:
+                num_garbage += 1
+                num_bytes += stored.num_bytes
+            else:
+                num_kept += 1
+        return Garbage(num_garbage, num_bytes, num_kept, self._remove)
+
+    def _tell(self, step: str) -> None:
+        self._num_seen += 1
+        if self._num_seen % _TELL_EVERY == 0:
+            self._watch(step, self._num_seen, 0)
+
+
+def _digest(ref: str) -> str:
+    return ref.removeprefix("sha256:")

@@ -1,0 +1,182 @@
+"""What jobs refer to stays, whatever its age; the rest goes once nobody has used it for a while."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from coordinator_desk import Desk
+
+from dnd.artifacts import ArtifactStore
+from dnd.errors import FailedPrecondition
+from dnd.jobs import Garbage, JobSpec, LayerUnits
+from dnd.manifest import build_manifest
+from dnd.testing import Fakes, start_fakes
+from dnd_services.coordinator import garbage
+from dnd_services.coordinator.garbage import Marks, collect
+from dnd_services.coordinator.models import ImageSetRow
+
+DAY_S = 24 * 3600.0
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Iterator[Fakes]:
+    """With artifacts of their own."""
+    with start_fakes(ArtifactStore(tmp_path / "artifacts")) as fakes:
+        yield fakes
+
+
+@pytest.fixture
+def spec(spec: JobSpec) -> JobSpec:
+    """4 units, of them one dead."""
+    return replace(spec, layers=(LayerUnits("features.conv", (11, 12, 13, 14)),))
+
+
+def run_gc(desk: Desk, *, remove: bool, grace_s: float = DAY_S) -> Garbage:
+    return collect(desk.store, desk.fakes.artifacts, grace_s, remove, lambda *_: None)
+
+
+def make_old(artifacts: ArtifactStore) -> None:
+    """Nothing has been stored or recalled for two days."""
+    past = time.time() - 2 * DAY_S
+    for path in artifacts.root.rglob("*"):
+        if path.is_file():
+            os.utime(path, (past, past))
+
+
+def contents(artifacts: ArtifactStore) -> set[str]:
+    return {stored.name for stored in artifacts.list_contents()}
+
+
+def images_of(record: Any) -> set[str]:
+    """Every reference in a record."""
+    return {f"sha256:{part[:64]}" for part in json.dumps(record).split("sha256:")[1:]}
+
+
+def test_what_a_job_refers_to_stays_when_it_is_old(desk: Desk, spec: JobSpec) -> None:
+    artifacts = desk.fakes.artifacts
+    job_id = desk.create(spec)
+    desk.run_to_end(job_id)
+    records = desk.records(job_id)
+    make_old(artifacts)
+    run_gc(desk, remove=True)  # measurements that only tasks needed
+    needed = contents(artifacts)
+    garbage = artifacts.put_bytes(b"nobody needs this")
+    make_old(artifacts)
+    young = artifacts.put_bytes(b"nor this, and it is young")
+    found = run_gc(desk, remove=False)
+    assert (found.num_artifacts, found.num_bytes, found.removed) == (1, 17, False)
+    assert contents(artifacts) == needed | {garbage, young}
+    found = run_gc(desk, remove=True)
+    assert (found.num_artifacts, found.num_kept, found.removed) == (1, len(needed) + 1, True)
+    assert contents(artifacts) == needed | {young}
+    assert desk.records(job_id) == records
+    assert images_of(records) <= needed
+
+
+def test_deleted_jobs_free_what_no_other_job_needs(desk: Desk, spec: JobSpec) -> None:
+    artifacts = desk.fakes.artifacts
+    first = desk.create(spec, "first")
+    desk.run_to_end(first)
+    other = replace(spec, layers=(LayerUnits("features.conv", (7, 8, 14)),))
+    second = desk.create(other, "second")
+    desk.run_to_end(second)
+    make_old(artifacts)
+    records = desk.records(second)
+    desk.delete(first)
+    desk.sweep_until_purged()
+    before = contents(artifacts)
+    found = run_gc(desk, remove=True)
+    assert found.num_artifacts == len(before) - len(contents(artifacts)) > 0
+    assert desk.records(second) == records
+    assert images_of(records) <= contents(artifacts)
+    desk.delete(second)
+    desk.sweep_until_purged()
+    run_gc(desk, remove=True)
+    assert contents(artifacts) == set()
+
+
+def test_running_job_finishes_alike_when_garbage_is_collected_meanwhile(
+    desk: Desk, spec: JobSpec
+) -> None:
+    undisturbed = desk.create(spec, tenant="undisturbed")
+    desk.run_to_end(undisturbed)
+    expected = desk.records(undisturbed)
+    desk.delete(undisturbed)
+    job_id = desk.create(spec)
+    for stage in ("exemplars", "summarize", "synthesize", "score"):
+        task = desk.run_to_stage(stage)
+        make_old(desk.fakes.artifacts)
+        run_gc(desk, remove=True)
+        desk.runner.run(task.stage, task.tickets)
+    desk.run_to_end(job_id)
+    assert desk.records(job_id) == expected
+
+
+def test_short_grace_is_refused_while_a_job_goes_on(desk: Desk, spec: JobSpec) -> None:
+    job_id = desk.create(spec)
+    with pytest.raises(FailedPrecondition, match=f"Job {job_id} has not ended.*at least 3600 s"):
+        run_gc(desk, remove=False, grace_s=3599)
+    desk.cancel(job_id)
+    assert run_gc(desk, remove=False, grace_s=0).num_artifacts == 0
+
+
+def test_what_was_recalled_is_spared_with_all_that_it_refers_to(desk: Desk) -> None:
+    artifacts = desk.fakes.artifacts
+    picture = artifacts.put_bytes(b"\x89PNG of a probe set")
+    digest = np.frombuffer(bytes.fromhex(picture.removeprefix("sha256:")), np.uint8)
+    manifest_ref = build_manifest(digest[None], 0.0)[0].save(artifacts)
+    shard = artifacts.put_bytes(json.dumps({"manifest_ref": manifest_ref}).encode())
+    artifacts.remember("index of this shard", shard)
+    make_old(artifacts)
+    assert run_gc(desk, remove=False).num_artifacts == 3
+    assert artifacts.recall("index of this shard") == shard
+    assert run_gc(desk, remove=True).num_artifacts == 0
+    assert contents(artifacts) == {picture, manifest_ref, shard}
+    make_old(artifacts)
+    assert run_gc(desk, remove=True).num_artifacts == 3
+    assert artifacts.recall("index of this shard") is None
+    assert list(artifacts.list_names()) == []
+
+
+def test_what_is_used_during_the_sweep_is_spared(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts = desk.fakes.artifacts
+    ref = artifacts.put_bytes(b"stored again just in time")
+    make_old(artifacts)
+    listed = list(artifacts.list_contents())
+    monkeypatch.setattr(artifacts, "list_contents", lambda: iter(listed))  # as it was before
+    artifacts.put_bytes(b"stored again just in time")
+    found = run_gc(desk, remove=True)
+    assert (found.num_artifacts, found.num_kept) == (0, 1)
+    assert ref in artifacts
+
+
+def test_record_is_read_some_rows_at_a_time(
+    desk: Desk, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = desk.create(spec)
+    desk.run_to_end(job_id)
+    assert len(desk.rows(ImageSetRow)) > 6
+    make_old(desk.fakes.artifacts)
+    expected = run_gc(desk, remove=False)
+    monkeypatch.setattr(garbage, "_ROWS_AT_ONCE", 3)
+    assert run_gc(desk, remove=False) == expected
+
+
+def test_marks_know_what_was_added_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "_MARKS_AT_ONCE", 10)
+    marks = Marks()
+    digests = [f"{number:016x}{'0' * 48}" for number in range(0, 105, 2)]
+    assert all(marks.add(digest) for digest in digests)
+    assert not any(marks.add(digest) for digest in digests)
+    assert len(marks) == len(digests)
+    assert not any(marks.has(f"{number:016x}{'0' * 48}") for number in range(1, 105, 2))
