@@ -25,6 +25,7 @@ R = TypeVar("R")
 MAX_PREFIX_TOKENS = 5
 """A class token, a distillation token or four registers before the tokens of the picture."""
 
+_CHANNELS_FIRST = ("Conv2d", "BatchNorm2d")
 _KINDS = {4: LayerKind.CONV, 3: LayerKind.TOKENS, 2: LayerKind.LINEAR}
 
 
@@ -120,6 +121,14 @@ def read_output(module: nn.Module, output: Any, num_images: int) -> LayerOutput 
     return LayerOutput(_KINDS[output.ndim], values, tuple(output.shape[1:]))
 
 
+def class_name(module: nn.Module) -> str:
+    """Name of its class; of a module of an export archive, of the class that it had before."""
+    if type(module).__module__ == "torch.export.unflatten":
+        told = getattr(module, "type_name", lambda: None)()
+        return str(told or "").rpartition(".")[2] or type(module).__name__
+    return type(module).__name__
+
+
 def _is_channels_last(module: nn.Module, output: Tensor) -> bool:
     """Linear layers and the stages of some hierarchical transformers answer (…, units)."""
     _, first, second, third = output.shape
@@ -127,9 +136,9 @@ def _is_channels_last(module: nn.Module, output: Tensor) -> bool:
         # Classes derived from it may turn their input and normalise (images, units, …).
         num_units = module.normalized_shape[-1]
         return third == num_units and (type(module) is nn.LayerNorm or first != num_units)
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear) or class_name(module) in ("Linear", "LayerNorm"):
         return True
-    if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
+    if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)) or class_name(module) in _CHANNELS_FIRST:
         return False
     return first == second != third
 

@@ -136,6 +136,15 @@ def load_timm(location: str) -> Target:
         return Target(module, preprocessing)
 
 
+def load_export(location: str) -> Target:
+    """`/models/net.pt2`: an archive of `torch.export.save`."""
+    # Importing torch.export takes a second, which only its own archives are worth.
+    from dnd_services.activations.exports import load_export as load
+
+    with explaining(f"export:{location}"), _without_pickles():
+        return load(location)
+
+
 @contextmanager
 def explaining(name: str) -> Iterator[None]:
     """Says in a sentence why `name` does not load.
@@ -197,4 +206,5 @@ LOADERS: dict[str, Callable[[str], Target]] = {
     "python": load_python,
     "torchvision": load_torchvision,
     "timm": load_timm,
+    "export": load_export,
 }

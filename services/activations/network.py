@@ -20,6 +20,7 @@ from dnd.serving.placement import Placement
 from dnd.types import LayerInfo, LayerKind
 from dnd_services.activations.layers import (
     LayerOutput,
+    class_name,
     find_modules,
     maps_of,
     pool,
@@ -98,7 +99,7 @@ class Network:
             output = next(iter(self._parts(path, output)))
             return LayerInfo(
                 path=path,
-                module=type(modules[path]).__name__,
+                module=class_name(modules[path]),
                 kind=output.kind,
                 num_units=output.num_units,
                 output_shape=output.shape,
