@@ -6,10 +6,10 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types proto chaos e2e bench up down docs clean
+.PHONY: help setup demo test lint types proto chaos e2e bench bench-quality up down docs clean
 
 help: ## What there is to make
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## A virtual environment with everything in it (demo and test call it)
 
@@ -48,6 +48,9 @@ e2e: setup ## The whole system on the starter pack, as a user runs it
 
 bench: setup ## Print the tables of benchmarks/
 	$(BIN)/python -m benchmarks
+
+bench-quality: setup ## Labels of units whose concept is known, by every method (docs/quality.md)
+	$(BIN)/python -m benchmarks.quality --variants
 
 up: setup ## Start the local stack (dnd status, dnd down)
 	$(BIN)/dnd up

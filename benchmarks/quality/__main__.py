@@ -22,9 +22,9 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.quality import reports, variants
+from benchmarks.quality import facets, reports, variants
 from benchmarks.quality.scoring import KnownUnit, compare_methods
-from benchmarks.quality.sets import UnitSet, prepare
+from benchmarks.quality.sets import UnitSet, find_preferred, prepare
 from dnd.client import Client, EvaluationSettings, ImportedLabel
 from dnd.jobs import Job, JobSpec, LayerUnits, Method, UnitResult
 from dnd.stack import Home, load_config, running_server, start, stop
@@ -81,7 +81,11 @@ def run(folder: Path, max_units: int, with_variants: bool) -> None:
                 results[f"{one.model} evaluated"] = evaluate(client, labelled)
                 keep(folder, results)
             if with_variants:
-                results["variants"] = variants.run(client, made.sets, CONSOLE)
+                results["variants"] = []
+                for row in variants.run(client, made.sets, CONSOLE):
+                    results["variants"].append(row)
+                    keep(folder, results)
+                results["facets"] = facets.run(client, made.sets[0], CONSOLE)
                 keep(folder, results)
     finally:
         stop(home)
@@ -121,7 +125,12 @@ def report(labelled: Labelled, folder: Path) -> dict[str, Any]:
     """Prints the tables of a set; their rows by name."""
     one, found = labelled.units, labelled.results
     tables: dict[str, Any] = {}
-    for name, units in one.parts.items():
+    exemplars = {
+        unit: [e["source"] for e in (result.record or {}).get("exemplars", ())]
+        for unit, result in found[DND].items()
+    }
+    preferred = find_preferred(one, exemplars, _emoji_of_images(folder))
+    for name, units in {**one.parts, **preferred}.items():
         rows = compare_methods(list(known_units(one, units, found)), DND)
         tables[name] = [dataclasses.asdict(row) for row in rows]
         reports.print_methods(CONSOLE, name, rows)
@@ -136,6 +145,12 @@ def report(labelled: Labelled, folder: Path) -> dict[str, Any]:
         tables["units without a concept"] = states
         CONSOLE.print(f"\nunits without a concept, planted as: {states}")
     return tables
+
+
+def _emoji_of_images(folder: Path) -> dict[str, str]:
+    """Reference of each image of the stack's own probe set to the code of its emoji."""
+    manifest = json.loads((folder / "home/probes/manifest.json").read_text())
+    return {f"sha256:{image['sha256']}": image["hexcode"] for image in manifest["images"]}
 
 
 def known_units(

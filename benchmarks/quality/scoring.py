@@ -100,9 +100,14 @@ def compare_methods(units: Sequence[KnownUnit], baseline: str, seed: int = 0) ->
 
 def nearest_cosines(labels: Sequence[str], truths: Sequence[Sequence[str]]) -> Floats:
     """Of each label to the nearest of its unit's truths, (labels,)."""
-    encoder = load_sentence_encoder()
-    found = zip(encoder.embed(list(labels)), truths, strict=True)
-    return np.array([(encoder.embed(list(names)) @ vector).max() for vector, names in found])
+    texts = list(dict.fromkeys([*labels, *(name for names in truths for name in names)]))
+    vectors = dict(zip(texts, load_sentence_encoder().embed(texts), strict=True))
+    return np.array(
+        [
+            max(float(vectors[label] @ vectors[name]) for name in names)
+            for label, names in zip(labels, truths, strict=True)
+        ]
+    )
 
 
 class _Space:

@@ -6,7 +6,7 @@ import csv
 import os
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.quality import groups, planted
@@ -24,6 +24,7 @@ KNOWN = "planted, one concept, known to the pack"
 WITHHELD = "planted, one concept, withheld from the pack"
 TWO = "planted, two concepts"
 IMAGENET = "ImageNet classes"
+PREFERRED = "ImageNet classes whose emoji is among the unit's exemplars"
 GROUPS = "emoji groups"
 
 
@@ -35,6 +36,7 @@ class UnitSet:
         truths: Unit to the names of its concepts; no names for a unit that must get no label.
         parts: Name of a table to its units.
         stands_for: Unit to the kind of planted unit it is, of those that must get no label.
+        emoji: Unit to the code of the emoji of its concept, for units of the default probe set.
     """
 
     model: str
@@ -42,7 +44,8 @@ class UnitSet:
     probe: str
     truths: Mapping[int, tuple[str, ...]]
     parts: Mapping[str, tuple[int, ...]]
-    stands_for: Mapping[int, str]
+    stands_for: Mapping[int, str] = field(default_factory=dict)
+    emoji: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,13 +129,34 @@ def _planted_set(
 def _class_set(max_units: int) -> UnitSet:
     """Classifier units of EfficientNet-Lite0 whose class has an emoji (a reviewed list)."""
     with CLASSES.open(encoding="utf-8", newline="") as file:
-        rows = {
-            int(row["class_index"]): tuple({row["emoji"]: 0, row["class_name"].lower(): 0})
-            for row in csv.DictReader(file)
-        }
+        rows = {int(row["class_index"]): row for row in csv.DictReader(file)}
     units = _some(list(rows), max_units)
-    truths = {unit: rows[unit] for unit in units}
-    return UnitSet("efficientnet_lite0", "_fc", "openmoji", truths, {IMAGENET: units}, {})
+    names = {unit: (rows[unit]["emoji"], rows[unit]["class_name"].lower()) for unit in units}
+    return UnitSet(
+        "efficientnet_lite0",
+        "_fc",
+        "openmoji",
+        {unit: tuple(dict.fromkeys(own)) for unit, own in names.items()},
+        {IMAGENET: units},
+        emoji={unit: rows[unit]["hexcode"] for unit in units},
+    )
+
+
+def find_preferred(
+    one: UnitSet, exemplars: Mapping[int, Sequence[str]], emoji: Mapping[str, str]
+) -> dict[str, tuple[int, ...]]:
+    """The part of the class units that prefer the emoji of their class among the probe images.
+
+    Args:
+        exemplars: References of each unit's exemplars.
+        emoji: Reference of a probe image to the code of its emoji.
+    """
+    found = [
+        unit
+        for unit, code in one.emoji.items()
+        if code in {emoji.get(reference) for reference in exemplars[unit]}
+    ]
+    return {PREFERRED: tuple(found)} if found else {}
 
 
 def _group_set() -> UnitSet:
@@ -144,7 +168,6 @@ def _group_set() -> UnitSet:
         "openmoji",
         truths,
         {GROUPS: tuple(truths)},
-        {},
     )
 
 

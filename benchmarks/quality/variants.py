@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,53 +16,56 @@ from dnd.client import Client
 from dnd.evaluation.compare import bootstrap_interval
 from dnd.jobs import JobSpec, LayerUnits
 
-MAX_UNITS = 16
+MAX_UNITS = 12
 """Of each part; which ones are the first of those that the benchmark labels."""
 
-BASE = "the profile as it is"
+BASE = "five summaries, no captions, pool of 6"
+_BASE: Mapping[str, Any] = {
+    "propose.num_summaries": 5,
+    "propose.num_captions": 0,
+    "propose.max_candidates": 6,
+}
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    BASE: {},
-    "without caption phrases in the pool": {"propose.num_phrases": 0},
-    "without any wider pool": {"propose.num_phrases": 0, "propose.add_background": False},
-    "pool of 8": {"propose.max_candidates": 8},
-    "pool of 8 with two captions": {"propose.max_candidates": 8, "propose.num_captions": 2},
-    "pool of 7, three summaries, two captions": {
-        "propose.max_candidates": 7,
+    BASE: _BASE,
+    "three summaries, two captions, pool of 7 (the profile)": {},
+    "base, two captions, pool of 8": {
+        **_BASE,
         "propose.num_captions": 2,
-        "propose.num_summaries": 3,
+        "propose.max_candidates": 8,
     },
-    "without the probe correlation": {"score.probe_correlation": False},
-    "probe correlation alone": {"score.function": "probe_correlation"},
-    "the paper's TopK comparison": {
+    "base, five contrast captions": {**_BASE, "propose.contrast": 5},
+    "base, without the probe correlation": {**_BASE, "score.probe_correlation": False},
+    "base, one call for all labels": {**_BASE, "propose.one_call": True},
+    "base, captions simplified": {**_BASE, "propose.simplify": True},
+    "base, without common phrases": {**_BASE, "propose.num_phrases": 0},
+    "base, probe correlation alone": {**_BASE, "score.function": "probe_correlation"},
+    "base, the paper's TopK comparison": {
+        **_BASE,
         "score.function": "topk_compare",
         "score.probe_correlation": False,
     },
-    "captions simplified": {"propose.simplify": True},
-    "one call for all labels": {"propose.one_call": True},
 }
 
 
-def run(client: Client, sets: Sequence[UnitSet], console: Console) -> list[dict[str, Any]]:
-    """Labels the units once for each variant and prints the table; its rows."""
-    values = {name: _cosines(client, sets, changes) for name, changes in VARIANTS.items()}
+def run(client: Client, sets: Sequence[UnitSet], console: Console) -> Iterator[dict[str, Any]]:
+    """Labels the units once for each variant; yields a row as soon as it is known, prints them."""
     table = Table("variant", "units", "MiniLM cosine", "best candidate", "minus the base", "95 %")
-    rows = []
-    base = values[BASE][0]
-    for name, (labels, best) in values.items():
+    base = np.zeros(0)
+    for name, changes in VARIANTS.items():
+        labels, best = _cosines(client, sets, changes)
+        base = labels if name == BASE else base
         shared = np.isfinite(labels) & np.isfinite(base)
         difference = (labels - base)[shared]
         low, high = bootstrap_interval(difference, seed=0)
-        rows.append(
-            {
-                "variant": name,
-                "settings": dict(VARIANTS[name]),
-                "num_units": int(shared.sum()),
-                "cosine": float(np.nanmean(labels)),
-                "best_candidate": float(np.nanmean(best)),
-                "difference": float(difference.mean()),
-                "interval": (low, high),
-            }
-        )
+        yield {
+            "variant": name,
+            "settings": dict(changes),
+            "num_units": int(shared.sum()),
+            "cosine": float(np.nanmean(labels)),
+            "best_candidate": float(np.nanmean(best)),
+            "difference": float(difference.mean()),
+            "interval": (low, high),
+        }
         table.add_row(
             name,
             str(int(shared.sum())),
@@ -73,22 +76,20 @@ def run(client: Client, sets: Sequence[UnitSet], console: Console) -> list[dict[
         )
     console.print("\n[bold]single settings changed[/bold]")
     console.print(table)
-    return rows
 
 
 def _cosines(
     client: Client, sets: Sequence[UnitSet], changes: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of each unit's label, and of its best candidate, to the truth; NaN for a unit without."""
-    labels, best = [], []
+    pools: list[tuple[list[str], tuple[str, ...]]] = []
+    labels: list[str] = []
     for one in sets:
         units = [
             unit
             for part in (KNOWN, IMAGENET, GROUPS)
             for unit in one.parts.get(part, ())[:MAX_UNITS]
         ]
-        if not units:
-            continue
         spec = JobSpec(
             one.model,
             (LayerUnits(one.layer, tuple(sorted(units))),),
@@ -99,11 +100,10 @@ def _cosines(
         job = client.create_job(spec)
         for _ in client.watch(job.id):
             pass
-        found = {unit.unit: unit for unit in client.labels(job.id, with_records=True)}
-        for unit in sorted(units):
-            pool = [c["text"] for c in (found[unit].record or {}).get("candidates", ())]
-            named = list(found[unit].labels[:1])
-            truths = [one.truths[unit]]
-            labels.append(float(nearest_cosines(named, truths)[0]) if named else np.nan)
-            best.append(float(nearest_cosines(pool, truths * len(pool)).max()) if pool else np.nan)
-    return np.array(labels), np.array(best)
+        for unit in client.labels(job.id, with_records=True):
+            pool = [c["text"] for c in (unit.record or {}).get("candidates", ())]
+            pools.append((pool, one.truths[unit.unit]))
+            labels.append((unit.labels or ("",))[0])
+    cosines = nearest_cosines(labels, [truths for _, truths in pools])
+    best = [nearest_cosines(pool, [truths] * len(pool)).max() for pool, truths in pools if pool]
+    return np.where(np.array(labels) == "", np.nan, cosines), np.array(best)

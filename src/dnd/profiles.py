@@ -94,7 +94,7 @@ class ExemplarSettings:
 class FacetSettings:
     """When the images that excite a unit are of several kinds, each labelled on its own."""
 
-    enabled: bool = False
+    enabled: bool = True
     max_clusters: int = 3
     min_silhouette: float = 0.25
     min_share: float = 0.2
@@ -123,6 +123,8 @@ class ProposeSettings:
     """The pool of candidate concepts (DnD step 2).
 
     Attributes:
+        num_captions: Exemplars, the most exciting ones, whose captions join the pool themselves.
+        num_phrases: Phrases that captions share, the commonest ones, which join it too.
         contrast: Images that hardly excite the unit, whose captions the language model is shown as
             what a label must not cover; 0 for none.
     """
@@ -132,7 +134,7 @@ class ProposeSettings:
     num_summaries: int = 5
     one_call: bool = False
     temperature: float = 0.8
-    num_captions: int = 0
+    num_captions: int = 2
     num_phrases: int = 3
     max_candidates: int = 8
     add_background: bool = True
@@ -252,6 +254,7 @@ PAPER = Profile(
         prompt_set="paper",
         simplify=True,
         temperature=0.3,
+        num_captions=0,
         num_phrases=0,
         merge_near_duplicates=False,
     ),
@@ -262,6 +265,7 @@ PAPER = Profile(
         show_at=32,
         probe_correlation=False,
     ),
+    facets=FacetSettings(enabled=False),
     calibration=CalibrationSettings(enabled=False),
 )
 
@@ -271,7 +275,8 @@ STARTER = Profile(
     name="starter",
     index=IndexSettings(shard_images=250),
     exemplars=ExemplarSettings(max_crops=2, size=256),
-    propose=ProposeSettings(max_candidates=6),
+    facets=FacetSettings(enabled=False),
+    propose=ProposeSettings(num_summaries=3, max_candidates=7),
     synthesis=SynthesisSettings(num_steps=8, guidance=3.0, size=64),
     evaluate=EvaluateSettings(num_drawings=20),
     calibration=CalibrationSettings(

@@ -211,7 +211,7 @@ def test_estimate_counts_what_a_method_does(desk: Desk) -> None:
     assert of(CLIP) == (30, 0, 0)
     num_units, num_captions, num_drawings = of(CASCADE)
     assert (num_units, num_captions) == (30, 6 * 5)
-    assert num_drawings == 6 * 6 * 3
+    assert num_drawings == 6 * 7 * 3
     assert of(dataclasses.replace(CLIP, method=Method.DND))[1] == 30 * 5
 
 

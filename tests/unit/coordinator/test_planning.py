@@ -18,8 +18,8 @@ def cost(desk: Desk, overrides: dict[str, str]) -> Estimate:
 def test_units_of_several_kinds_may_cost_several_times_as_much(desk: Desk) -> None:
     one = cost(desk, {})
     several = cost(desk, {"facets.enabled": "true", "facets.max_clusters": "4"})
-    assert (one.num_captions, one.num_llm_calls, one.num_drawings) == (15, 15, 54)
-    assert (several.num_captions, several.num_llm_calls, several.num_drawings) == (60, 60, 216)
+    assert (one.num_captions, one.num_llm_calls, one.num_drawings) == (15, 9, 63)
+    assert (several.num_captions, several.num_llm_calls, several.num_drawings) == (60, 36, 252)
 
 
 def test_contrast_costs_captions(desk: Desk) -> None:
@@ -31,4 +31,4 @@ def test_labels_of_the_exemplars_cost_one_more_call_of_the_captioner(desk: Desk)
 
 
 def test_percentiles_cost_the_drawings_of_the_bank_and_of_each_label(desk: Desk) -> None:
-    assert cost(desk, CALIBRATED).num_drawings == 54 + 3 * 2 + 12 * 2
+    assert cost(desk, CALIBRATED).num_drawings == 63 + 3 * 2 + 12 * 2

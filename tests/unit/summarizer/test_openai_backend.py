@@ -227,7 +227,7 @@ async def test_unit_goes_on_with_what_is_left_and_everything_is_counted(
     said = iter([completion("water"), {**completion(""), "choices": []}, completion("!?")] * 2)
     api.answer = lambda request: next(said)
     model = RemoteChatModel(RemoteModel("tiny", api.url), Metrics())
-    settings = ProposeSettings(num_phrases=0)
+    settings = ProposeSettings(num_captions=0, num_phrases=0)
     proposer = Proposer(model, prompts.get("general"), settings, CONTEXT)
     (proposal,) = await proposer.propose([UnitCaptions(("a lake", "a sea"), seed=1)])
     assert isinstance(proposal, Proposal)

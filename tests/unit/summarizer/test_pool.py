@@ -11,7 +11,7 @@ from dnd_services.summarizer.pool import build_pool
 
 SUMMARY, BACKGROUND = CandidateOrigin.SUMMARY, CandidateOrigin.BACKGROUND
 PHRASE, CONCEPT = CandidateOrigin.CAPTION_PHRASE, CandidateOrigin.CONCEPT_SET
-SETTINGS = ProposeSettings(num_phrases=2, max_candidates=8)
+SETTINGS = ProposeSettings(num_captions=0, num_phrases=2, max_candidates=8)
 CAPTIONS = ["a red bird", "a red bird in a tree", "an owl in a tree", "a bird"]
 GIVEN = [Candidate("Feathers", CONCEPT), Candidate("owl", CONCEPT)]
 

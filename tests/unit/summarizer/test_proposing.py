@@ -24,7 +24,7 @@ from dnd_services.summarizer.proposing import Proposer
 
 CAPTIONS = ("a red apple", "a red car", "a red door", "a rose", "a brick wall")
 UNIT = UnitCaptions(CAPTIONS, seed=7)
-SETTINGS = ProposeSettings(num_phrases=0)
+SETTINGS = ProposeSettings(num_captions=0, num_phrases=0)
 
 
 async def propose(
