@@ -6,7 +6,7 @@ Nothing here decides anything: `dnd.evaluation` has the metrics, `evaluating` pu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from dnd import keys, stages
+from dnd.chunks import chunks
 from dnd.clients import ScorerClient, Services
 from dnd.errors import DndError, FailedPrecondition, TooFewResults, Transient
 from dnd.evaluation.cosy import cosy_auc, cosy_mad
@@ -168,7 +169,7 @@ def select_images(
 def embed_texts(judge: ScorerClient, texts: Sequence[str], watch: Watcher) -> dict[str, Floats]:
     """The judge's embedding of each text."""
     vectors: list[Floats] = []
-    for some in _chunks(texts, TEXTS_PER_CALL):
+    for some in chunks(texts, TEXTS_PER_CALL):
         watch("embed", len(vectors), len(texts))
         vectors += _good(patiently(partial(judge.embed_texts, some)))
     return dict(zip(texts, vectors, strict=True))
@@ -177,7 +178,7 @@ def embed_texts(judge: ScorerClient, texts: Sequence[str], watch: Watcher) -> di
 def embed_images(judge: ScorerClient, refs: Sequence[str], watch: Watcher) -> Floats:
     """The judge's embeddings (images, dim) float32."""
     vectors: list[Floats] = []
-    for some in _chunks(refs, IMAGES_PER_CALL):
+    for some in chunks(refs, IMAGES_PER_CALL):
         watch("embed", len(vectors), len(refs))
         vectors += _good(patiently(partial(judge.embed_images, some)))
     return np.stack(vectors)
@@ -228,7 +229,7 @@ def _draw(services: Services, plan: Plan, label: str, num: int, seed: int) -> li
     prompt = stages.prompt_for(plan, label)
     drawings = [Drawing(prompt, keys.call_seed(seed, "evaluate", prompt, n)) for n in range(num)]
     refs: list[OrError[str]] = []
-    for some in _chunks(drawings, DRAWINGS_PER_CALL):
+    for some in chunks(drawings, DRAWINGS_PER_CALL):
         settings, digest = plan.profile.synthesis, plan.digest("synthesizer")
         answers = patiently(partial(services.synthesizer.synthesize_images, some, settings, digest))
         refs += answers
@@ -284,8 +285,3 @@ def _rows(
     """(units, images) float32 of matrices (units of the layer, images)."""
     rows = [np.asarray(matrices[layer][unit], np.float32)[images] for layer, unit in units]
     return np.stack(rows)
-
-
-def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

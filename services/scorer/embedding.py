@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from dnd.artifacts import ArtifactStore
+from dnd.chunks import chunks
 from dnd.errors import DndError
 from dnd.serving import DynamicBatcher, Metrics
 from dnd.serving.inputs import prepare_images
@@ -125,7 +126,7 @@ class Embedder:
                     self._cache.put(key, answer)
 
         try:
-            for chunk in _chunks(missing, CHUNK):
+            for chunk in chunks(missing, CHUNK):
                 items = await prepare_images(
                     [by_key[key] for key in chunk],
                     self._store,
@@ -147,8 +148,3 @@ def _name(image: types_pb2.Image) -> str:
     if image.HasField("data"):
         return "sha256:" + hashlib.sha256(image.data).hexdigest()
     return image.ref
-
-
-def _chunks(items: Sequence[str], size: int) -> Iterator[list[str]]:
-    for start in range(0, len(items), size):
-        yield list(items[start : start + size])

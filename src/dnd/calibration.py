@@ -19,6 +19,7 @@ from math import ceil
 import numpy as np
 
 from dnd import keys, stages
+from dnd.chunks import chunks
 from dnd.clients import Services
 from dnd.errors import DndError, TooFewResults
 from dnd.profiles import MIN_CONCEPTS
@@ -227,8 +228,7 @@ def _measure(
     """The measurement of each different set, by its key."""
     different = list({one.key: one for one in sets}.values())
     measured: dict[str, OrError[Measurement]] = {}
-    for start in range(0, len(different), SETS_PER_CALL):
-        some = different[start : start + SETS_PER_CALL]
+    for some in chunks(different, SETS_PER_CALL):
         answers = stages.measure_images(services, plan, some)
         measured.update(zip((one.key for one in some), answers, strict=True))
     return measured

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from dnd.chunks import chunks
 from dnd.clients import DEADLINE_S, EndpointPool, error_of
 from dnd.convert import from_message, to_message
 from dnd.errors import DeadlineExceeded, InvalidInput, Transient
@@ -314,8 +315,7 @@ class Client:
             NotFound: The job does not know a reference, or the store no longer has it.
         """
         images: list[bytes] = []
-        for start in range(0, len(refs), IMAGES_PER_CALL):
-            some = refs[start : start + IMAGES_PER_CALL]
+        for some in chunks(refs, IMAGES_PER_CALL):
             request = pb2.GetImagesRequest(job_id=job_id, refs=some)
             images += self._ask("GetImages", request, pb2.GetImagesResponse).images
         return images

@@ -20,12 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
 
 from dnd import keys
+from dnd.chunks import chunks
 from dnd.clients import Services
 from dnd.clusters import choose_images, find_clusters
 from dnd.errors import DndError, Kind, TooFewResults, kind_of
@@ -286,12 +286,12 @@ def find_facets(
     """
     settings = plan.profile.facets
     chosen: list[dict[str, float]] = []
-    for some in _chunks(units, TOP_IMAGES_PER_CALL):
+    for some in chunks(units, TOP_IMAGES_PER_CALL):
         for top in services.activations.list_top_images(index_ref, some):
             chosen.append(_weigh_images(top, settings.min_activation))
     images = list(dict.fromkeys(image for weights in chosen for image in weights))
     vectors: dict[str, tuple[float, ...]] = {}
-    for some_images in _chunks(images, EMBEDDINGS_PER_CALL):
+    for some_images in chunks(images, EMBEDDINGS_PER_CALL):
         answers = services.scorer.embed_images(some_images, model_digest=plan.digest("scorer"))
         if passing := passing_error(answers):
             raise passing
@@ -365,7 +365,7 @@ def caption_exemplars(
         )
     )
     captions: dict[str, OrError[str]] = {}
-    for chunk in _chunks(images, CAPTIONS_PER_CALL):
+    for chunk in chunks(images, CAPTIONS_PER_CALL):
         answers = services.captioner.caption_images(chunk, settings, plan.digest("captioner"))
         captions.update(zip(chunk, answers, strict=True))
     labels = _label_exemplars(services, plan, parts)
@@ -398,7 +398,7 @@ def _label_exemplars(
         return [()] * len(parts)
     montages = [_make_montage(services, part) for part in parts]
     answers: dict[str, OrError[tuple[str, ...]]] = {}
-    for chunk in _chunks([one for one in montages if isinstance(one, str)], MONTAGES_PER_CALL):
+    for chunk in chunks([one for one in montages if isinstance(one, str)], MONTAGES_PER_CALL):
         found = services.captioner.label_montages(
             chunk, settings.num_labels, settings, plan.digest("captioner")
         )
@@ -475,7 +475,7 @@ def propose_concepts(
     ]
     answers = [
         answer
-        for chunk in _chunks(asked, PROPOSALS_PER_CALL)
+        for chunk in chunks(asked, PROPOSALS_PER_CALL)
         for answer in services.summarizer.propose_concepts(
             chunk, plan.profile.propose, plan.digest("summarizer")
         )
@@ -518,7 +518,7 @@ def synthesize_images(
         for index in range(settings.num_images)
     ]
     images: list[OrError[str]] = []
-    for chunk in _chunks(drawings, DRAWINGS_PER_CALL):
+    for chunk in chunks(drawings, DRAWINGS_PER_CALL):
         images += services.synthesizer.synthesize_images(
             chunk, settings, plan.digest("synthesizer")
         )
@@ -571,7 +571,7 @@ def score_concepts(
     prompts = dict.fromkeys(p for _, proposal in units for p in prompts_for(plan, proposal))
     drawn = [s for p in prompts if isinstance(s := image_sets[p], ImageSet)]
     measured: dict[str, OrError[Measurement]] = {}
-    for some in _chunks(drawn, SETS_PER_CALL):
+    for some in chunks(drawn, SETS_PER_CALL):
         answers = measure_images(services, plan, some)
         measured.update(zip((s.key for s in some), answers, strict=True))
 
@@ -595,7 +595,7 @@ def score_concepts(
     rankings = iter(
         [
             ranking
-            for some in _chunks(asked, UNITS_PER_CALL)
+            for some in chunks(asked, UNITS_PER_CALL)
             for ranking in services.scorer.score_concepts(
                 some,
                 plan.profile.score,
@@ -678,7 +678,7 @@ def compare_labels(
     """
     place = plan.layers.index(layer)
     rows: dict[str, np.ndarray] = {}
-    for some in _chunks(sets, SETS_PER_CALL):
+    for some in chunks(sets, SETS_PER_CALL):
         answers = measure_images(services, plan, some)
         if passing := passing_error(answers):
             raise passing
@@ -767,9 +767,3 @@ def passing_error(answers: Iterable[object]) -> DndError | None:
 def _too_few(what: str, num: int, needed: int, answers: Iterable[OrError[str]]) -> TooFewResults:
     reasons = sorted({a.message for a in answers if isinstance(a, DndError)})
     return TooFewResults(f"{num} {what}, at least {needed} are needed: {'; '.join(reasons)[:500]}")
-
-
-def _chunks(items: Sequence[T], size: int) -> Iterable[list[T]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
