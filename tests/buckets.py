@@ -1,4 +1,4 @@
-"""A real S3 server on loopback (`rclone serve s3`), and a web server that answers range requests.
+"""A real S3 server on loopback (`rclone serve s3`), a web server, a stub of Google Cloud Storage.
 
 rclone 1.75 answers a request for a part of an object with the right part and headers, but with
 status 200 in place of 206, which no S3 client takes. `run_s3(mended=True)` puts a relay before it
@@ -8,6 +8,7 @@ that corrects this one number.
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import socket
@@ -18,8 +19,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
 
 KEY, SECRET = "AKIAOFTHETESTS", "secret-of-the-tests"
 
@@ -105,6 +109,81 @@ def _mend(port: int) -> Iterator[str]:
 
     with _serve(Relay) as url:
         yield url
+
+
+@contextmanager
+def run_gcs_stub() -> Iterator[dict[str, str]]:
+    """A stub of Google Cloud Storage with one bucket, "bucket": what it has is in memory.
+
+    It answers as the XML API is documented to. The real service has never been asked.
+
+    Yields:
+        What a process needs in its environment to use it.
+    """
+    objects: dict[str, tuple[bytes, float]] = {}
+
+    class Stub(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            name = self._name()
+            if name is None:
+                self._answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")
+            elif not name:
+                self._list()
+            elif name not in objects:
+                self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+            else:
+                data, written = objects[name]
+                self._answer(200, data, written)
+
+        do_HEAD = do_GET  # noqa: N815 (the name that http.server looks for)
+
+        def do_PUT(self) -> None:
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            name = self._name()
+            if name is None:
+                self._answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")
+            else:
+                objects[name] = (data, time.time())
+                self._answer(200, b"", time.time())
+
+        def do_DELETE(self) -> None:
+            self._answer(204 if objects.pop(self._name() or "", None) else 404, b"")
+
+        def _name(self) -> str | None:
+            bucket, _, name = unquote(urlsplit(self.path).path).lstrip("/").partition("/")
+            return name if bucket == "bucket" else None
+
+        def _list(self) -> None:
+            prefix = parse_qs(urlsplit(self.path).query).get("prefix", [""])[0]
+            rows = "".join(
+                f"<Contents><Key>{name}</Key><LastModified>{formatted(written)}</LastModified>"
+                f'<ETag>"{hash(data)}"</ETag><Size>{len(data)}</Size></Contents>'
+                for name, (data, written) in sorted(objects.items())
+                if name.startswith(prefix)
+            )
+            self._answer(200, f"<ListBucketResult>{rows}</ListBucketResult>".encode())
+
+        def _answer(self, status: int, data: bytes, written: float = 0.0) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.send_header("Last-Modified", formatdate(written, usegmt=True))
+            self.send_header("ETag", f'"{hash(data)}"')
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    def formatted(written: float) -> str:
+        return datetime.fromtimestamp(written, UTC).isoformat().replace("+00:00", "Z")
+
+    with _serve(Stub) as url:
+        key = {"gcs_base_url": url, "disable_oauth": True, "client_email": "", "private_key": ""}
+        key["private_key_id"] = ""
+        yield {"GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(key), "GOOGLE_ALLOW_HTTP": "true"}
 
 
 @contextmanager

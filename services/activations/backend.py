@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from dnd import keys
-from dnd.artifacts import ArtifactStore
+from dnd.bucket_artifacts import open_artifacts
 from dnd.profiles import ExemplarSettings, IndexSettings, Pooling
 from dnd.serving import Metrics
 from dnd.serving.inputs import check_digest
@@ -58,7 +58,7 @@ class Backend:
         metrics: Metrics,
     ) -> None:
         self.registry = registry
-        self.store = ArtifactStore(settings.artifacts)
+        self.store = open_artifacts(settings.artifacts)
         self.passes = Passes(settings, metrics)
         self._settings = settings
         self._placement: Placement = place_model(settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from dnd.artifacts import ArtifactStore
+from dnd.bucket_artifacts import open_artifacts
 from dnd.errors import BadSetting
 from dnd.serving import Metrics, StageService, run
 from dnd.serving.remote_chat import RemoteModel
@@ -43,7 +43,7 @@ class CaptionerSettings(RemoteModelSettings):
 
 def build(settings: CaptionerSettings, metrics: Metrics) -> StageService:
     """Connects to or loads the model and returns the service around it."""
-    store = ArtifactStore(settings.artifacts)
+    store = open_artifacts(settings.artifacts)
     if settings.is_remote:
         from dnd_services.captioner.openai_backend import RemoteCaptioner
 

@@ -12,7 +12,7 @@ import sys
 import grpc
 from prometheus_client import Gauge
 
-from dnd.artifacts import ArtifactStore
+from dnd.bucket_artifacts import open_artifacts
 from dnd.clients import Services
 from dnd.serving import Metrics, StageService, run
 from dnd.v1 import coordinator_pb2_grpc
@@ -33,7 +33,7 @@ def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     store = Store(settings.database)
     migrate(store)
-    artifacts = ArtifactStore(settings.artifacts)
+    artifacts = open_artifacts(settings.artifacts)
     services = Services.connect(settings.targets, artifacts, deadline_s=settings.rpc_deadline_s)
     app = make_app(settings.redis)
     nudge = Nudge(settings.redis)

@@ -25,7 +25,7 @@ from celery.signals import worker_ready
 from kombu.asynchronous import get_event_loop
 
 from dnd import settings as settings_module
-from dnd.artifacts import ArtifactStore
+from dnd.bucket_artifacts import open_artifacts
 from dnd.clients import Services
 from dnd.errors import DndError
 from dnd_services.coordinator.celery_app import RUN, make_app, queues_of, read_tickets
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _work(settings: WorkerSettings) -> int:
     store = Store(settings.database)
-    artifacts = ArtifactStore(settings.artifacts)
+    artifacts = open_artifacts(settings.artifacts)
     services = Services.connect(
         settings.stage_targets, artifacts, deadline_s=settings.rpc_deadline_s
     )

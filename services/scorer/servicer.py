@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from dnd.artifacts import ArtifactStore
+from dnd.bucket_artifacts import open_artifacts
 from dnd.convert import (
     enum_member,
     error_message,
@@ -149,7 +149,7 @@ def stage_service(
         max_wait_ms=settings.max_wait_ms,
         metrics=metrics,
     )
-    store = ArtifactStore(settings.artifacts)
+    store = open_artifacts(settings.artifacts)
     embedder = Embedder(clip, batcher, store, EmbeddingCache(cache_mb * 2**20), metrics)
     kept = KeptWork(store)
     probe = ProbeEmbeddings(embedder, store, clip.info, kept)

@@ -8,6 +8,7 @@ import grpc
 from PIL import Image
 
 from dnd.artifacts import ArtifactStore
+from dnd.bucket_artifacts import open_artifacts
 from dnd.convert import error_message, from_message, to_message
 from dnd.errors import DndError, InvalidInput
 from dnd.profiles import SynthesisSettings
@@ -88,7 +89,7 @@ def stage_service(
         max_wait_ms=settings.max_wait_ms,
         metrics=metrics,
     )
-    servicer = SynthesizerServicer(synthesizer, batcher, ArtifactStore(settings.artifacts))
+    servicer = SynthesizerServicer(synthesizer, batcher, open_artifacts(settings.artifacts))
 
     def add(server: grpc.aio.Server) -> None:
         synthesizer_pb2_grpc.add_SynthesizerServiceServicer_to_server(servicer, server)

@@ -1,8 +1,9 @@
 """The artifact store: images and arrays under the digest of their bytes, written once.
 
 A reference is "sha256:" and 64 hexadecimal digits. Beside the contents the store keeps names: a
-stage's key pointing to a reference, so that a replica finds what another one has computed. Today it
-is a local folder, written through obstore: a name appears when its contents are complete.
+stage's key pointing to a reference, so that a replica finds what another one has computed. Here it
+is a local folder, written through obstore: a name appears when its contents are complete. The one
+in a bucket is in `dnd.bucket_artifacts`, whose `open_artifacts` opens either.
 
 What nobody refers to can be removed by whoever knows all references. Storing contents again, or
 recalling them, makes them as new as if they had just been written, so that a caller may rely on a
@@ -41,6 +42,15 @@ def reference_of(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
+def file_reference(path: Path) -> str:
+    """The reference under which a store keeps the contents of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return "sha256:" + digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class Stored:
     """Something that a store has.
@@ -68,7 +78,7 @@ class ArtifactStore:
 
     def __init__(self, root: str | Path) -> None:
         if "://" in str(root):
-            raise BadSetting(f"DND_ARTIFACTS = {str(root)!r}: expected a local folder.")
+            raise BadSetting(f"{str(root)!r} is no local folder: open_artifacts opens buckets.")
         self.root = Path(root).absolute()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -101,8 +111,7 @@ class ArtifactStore:
         """
         data = self._get(self._name(ref), ref)
         if reference_of(data) != ref:
-            with suppress(OSError):
-                self._path(ref).unlink()  # so that it is made again
+            self._discard(self._name(ref))  # so that it is made again
             raise NotFound(f"The artifact store has {ref} in parts only: it must be made again.")
         return data
 
@@ -132,24 +141,11 @@ class ArtifactStore:
 
     def put_file(self, path: Path) -> str:
         """Moves a finished file into the store, never wholly in memory; returns its reference."""
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        ref = "sha256:" + digest.hexdigest()
-        target = self._path(ref)
+        ref = file_reference(path)
         if self._holds(ref, path.stat().st_size):
             path.unlink()
-            return ref
-        with _storage_errors(self.root):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                path.replace(target)
-            except OSError as error:
-                if error.errno != errno.EXDEV:
-                    raise
-                self._put(self._name(ref), path.read_bytes())
-                path.unlink()
+        else:
+            self._put_file(self._name(ref), path)
         return ref
 
     @contextmanager
@@ -291,6 +287,22 @@ class ArtifactStore:
     def _put(self, name: str, data: bytes) -> None:
         with _storage_errors(self.root):
             obstore.put(self._store, name, data)
+
+    def _put_file(self, name: str, path: Path) -> None:
+        target = self.root / name
+        with _storage_errors(self.root):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.replace(target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                self._put(name, path.read_bytes())
+                path.unlink()
+
+    def _discard(self, name: str) -> None:
+        with suppress(OSError):
+            (self.root / name).unlink()
 
     def _get(self, name: str, shown: str) -> bytes:
         # Read here: buffers of the library's own threads would stay with the C library's allocator.

@@ -34,13 +34,14 @@ from dnd.errors import DndError, InvalidInput, NotFound, StorageRefused, Unavail
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
-    from obstore.store import ObjectStore, RetryConfig
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 SCHEMES = ("s3", "gs", "https", "http")
 BLOCK_BYTES = 8 * 2**20
 """What one request of a file that is read in order brings."""
 
 _RETRIES: RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
+_REQUEST_TIMEOUT = timedelta(minutes=2)  # with all that it brings: an array of a gigabyte
 _STATUS = re.compile(r"status code: (\d{3})")
 _REFUSED = ("169.254.169.254", "metadata.google", "incorrectly configured region", "credential")
 
@@ -165,9 +166,11 @@ def _remote_status(found: ObjectMeta) -> FileStatus:
 def open_bucket(root: str) -> ObjectStore:
     """The store behind "s3://bucket", "gs://bucket" or "https://host", kept for its connections."""
     with bucket_errors(root):
-        if root.startswith("http:"):
-            return from_url(root, retry_config=_RETRIES, client_options={"allow_http": True})
-        return from_url(root, retry_config=_RETRIES)  # options of ours would hide AWS_ALLOW_HTTP
+        # Options given here take the place of these variables.
+        told = [os.environ.get(f"{one}_ALLOW_HTTP", "") for one in ("AWS", "GOOGLE")]
+        plain = root.startswith("http:") or "true" in map(str.lower, told)
+        options: ClientConfig = {"allow_http": plain, "timeout": _REQUEST_TIMEOUT}
+        return from_url(root, retry_config=_RETRIES, client_options=options)
 
 
 class _RemoteFile(io.RawIOBase):

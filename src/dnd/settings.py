@@ -22,7 +22,7 @@ class ServerSettings:
         host: Address to bind to; loopback only until there is authentication.
         port: TCP port of the gRPC server; 0 takes a free one and prints it.
         metrics_port: TCP port of Prometheus metrics over HTTP; 0 takes a free one.
-        artifacts: Root of the artifact store: a folder.
+        artifacts: Root of the artifact store: a folder, or s3://bucket/prefix, gs://bucket/prefix.
         endpoints_file: Where the server writes the ports it listens on (JSON); empty for nowhere.
         drain_s: Seconds between "not serving" and the end of the last call.
         log_level: A level of Python's logging.
@@ -49,7 +49,7 @@ class ServerSettings:
                     f"DND_{name.upper()} = {getattr(self, name)}: expected 0 to 65535."
                 )
         if not self.artifacts:
-            raise BadSetting("DND_ARTIFACTS is not set: name the folder of the artifact store.")
+            raise BadSetting("DND_ARTIFACTS is not set: name the folder or bucket of the store.")
         if self.drain_s < 0:
             raise BadSetting(f"DND_DRAIN_S = {self.drain_s}: expected 0 or more seconds.")
 

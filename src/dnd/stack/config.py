@@ -59,6 +59,7 @@ _DEFAULT_YAML = """\
 
 redis: ""              # redis://host:port/0 of a server of yours; empty starts Valkey in the home
 database: ""           # SQLAlchemy URL; empty is SQLite in the home
+artifacts: ""          # s3://bucket/prefix or gs://bucket/prefix; empty is a folder in the home
 models: ""             # a models.yaml; empty is models.yaml in the home, made at the first start
 probes: ""             # a probes.yaml; empty is probes.yaml in the home, made at the first start
 allow_specs: false     # let jobs give specifications ("hf:…", a folder) in place of names
@@ -133,6 +134,7 @@ class StackConfig:
     Attributes:
         redis: URL of a broker; empty starts one.
         database: SQLAlchemy URL of the record; empty is SQLite in the home.
+        artifacts: URL of the artifact store; empty is a folder in the home.
         models: Path of models.yaml; empty is the one in the home.
         probes: Path of probes.yaml; empty is the one in the home.
         allow_specs: Whether jobs may give specifications in place of names.
@@ -145,6 +147,7 @@ class StackConfig:
 
     redis: str = ""
     database: str = ""
+    artifacts: str = ""
     models: str = ""
     probes: str = ""
     allow_specs: bool = False
@@ -217,8 +220,13 @@ def parse_config(data: Any, where: str) -> StackConfig:
     given = _mapping(data, where)
     _check_keys(given, tuple(item.name for item in dataclasses.fields(StackConfig)), where)
     values = {**defaults, **given}
-    for name in ("redis", "database", "models", "probes", "log_level"):
+    for name in ("redis", "database", "artifacts", "models", "probes", "log_level"):
         _check_type(values[name], str, f"{where}: {name}")
+    if values["artifacts"] and not values["artifacts"].startswith(("s3://", "gs://")):
+        raise BadSetting(
+            f"{where}: artifacts = {values['artifacts']!r}: expected s3://bucket/prefix or "
+            "gs://bucket/prefix, or nothing for a folder in the home."
+        )
     _check_type(values["allow_specs"], bool, f"{where}: allow_specs")
     _check_type(values["start_timeout_s"], (int, float), f"{where}: start_timeout_s")
     services = {name: (*_SERVICE_KEYS, *MORE_KEYS[name]) for name in (*SERVICE_NAMES, JUDGE)}

@@ -88,7 +88,7 @@ def _python(
     environment = {
         **base_environment(),
         **variables,
-        "DND_ARTIFACTS": str(home.artifacts),
+        "DND_ARTIFACTS": config.artifacts or str(home.artifacts),
         "DND_LOG_LEVEL": config.log_level,
         "DND_ENDPOINTS_FILE": str(home.endpoints(name)),
     }

@@ -301,7 +301,7 @@ def test_only_the_one_form_of_a_reference_is_taken(store: ArtifactStore, ref: st
 
 
 def test_bucket_is_refused_as_a_root() -> None:
-    with pytest.raises(BadSetting, match="expected a local folder"):
+    with pytest.raises(BadSetting, match="is no local folder"):
         ArtifactStore("s3://bucket/artifacts")
 
 

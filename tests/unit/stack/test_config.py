@@ -92,6 +92,7 @@ def test_finds_files_beside_the_configuration(tmp_path: Path) -> None:
         ("workers: {draw: {}}", "no key 'draw'"),
         ("coordinator: {lease: 3}", "Did you mean 'lease_s'"),
         ("redis: 7", "redis = 7"),
+        ("artifacts: /data", "artifacts = '/data': expected s3://bucket/prefix"),
         ("allow_specs: 'yes'", "allow_specs = 'yes'"),
         ("start_timeout_s: true", "start_timeout_s = True"),
         ("a: [", "is no YAML"),
@@ -160,3 +161,9 @@ def test_starts_the_judge_when_it_has_a_model(tmp_path: Path) -> None:
     targets = [one["coordinator"].environment.get("DND_JUDGE") for one in (without, with_judge)]
     assert targets == [None, f"file:{home.endpoints(JUDGE)}"]
     assert "DND_JUDGE" not in with_judge["worker-score"].environment
+
+
+def test_every_process_is_told_of_the_bucket_for_artifacts(tmp_path: Path) -> None:
+    config = parse_config({"artifacts": "s3://bucket/x"}, "test")
+    programs = plan_programs(config, Home(tmp_path), "redis://r/0")
+    assert {one.environment["DND_ARTIFACTS"] for one in programs} == {"s3://bucket/x"}
