@@ -8,10 +8,11 @@ from typing import Any
 from sqlalchemy import func, select
 
 from dnd.clients import Services
-from dnd.jobs import STAGES, JobSpec, JobState
+from dnd.jobs import STAGES, JobSpec, JobState, Limits
 from dnd.testing import Fakes
 from dnd.types import Priority, RequestContext
 from dnd_services.coordinator import frozen, views
+from dnd_services.coordinator.budgets import Budgets
 from dnd_services.coordinator.celery_app import Task
 from dnd_services.coordinator.dispatcher import Dispatcher
 from dnd_services.coordinator.keeper import LeaseKeeper
@@ -63,15 +64,23 @@ class Desk:
     services: Services
     settings: CoordinatorSettings
     clock: Clock
+    budgets: Budgets = field(default_factory=Budgets)
     published: list[Task] = field(default_factory=list)
     delivered: list[Task] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.dispatcher = Dispatcher(self.store, self.settings, self.publish, self.fakes.artifacts)
+        self.use(self.budgets)
         self.reconciler = Reconciler(self.store, self.settings)
         self.keeper = LeaseKeeper(self.store, self.settings, "worker")
         self.runner = self.make_runner("worker")
         self.planner = Planner(self.services, quick_s=5.0)
+
+    def use(self, budgets: Budgets) -> None:
+        """Another budgets file, as after a restart."""
+        self.budgets = budgets
+        self.dispatcher = Dispatcher(
+            self.store, self.settings, self.publish, self.fakes.artifacts, budgets
+        )
 
     def tune(self, **settings: object) -> None:
         """Changes settings of the running coordinator."""
@@ -103,6 +112,7 @@ class Desk:
             method=spec.method,
             concept_set=spec.concept_set,
             concepts_ref=planned.concepts_ref,
+            price=self.budgets.prices.get(self.planner.find_llm(planned, context)),
         )
         new = jobs.NewJob(
             tenant=tenant,
@@ -115,6 +125,8 @@ class Desk:
             num_shards=-(-planned.probe_set.num_images // planned.profile.index.shard_images),
             num_skipped_images=planned.probe_set.num_skipped,
             method=spec.method,
+            limits=spec.limits,
+            max_jobs=self.budgets.rules_of(tenant).max_jobs,
             frozen=frozen_to,
             bank=frozen.bank_needs(tenant, frozen.make_plan(frozen_to), shared=False),
         )
@@ -168,6 +180,11 @@ class Desk:
                     return
             self.reconciler.sweep()
         raise AssertionError("rows of a deleted job are never removed")
+
+    def resume(self, job_id: str, limits: Limits | None = None) -> None:
+        with self.store.writing() as session:
+            job = session.get_one(JobRow, job_id)
+            jobs.resume_job(session, job, self.clock.now, limits)
 
     def run_to_stage(self, stage: str) -> Task:
         """Works until a task of a stage is published; that task, not yet run."""

@@ -27,7 +27,17 @@ from dnd.errors import (
     UnknownName,
     suggest,
 )
-from dnd.jobs import Estimate, Job, JobState, UnitResult, UnitState, spec_to_message
+from dnd.jobs import (
+    Estimate,
+    Job,
+    JobState,
+    Limits,
+    UnitResult,
+    UnitState,
+    limits_from_message,
+    limits_to_message,
+    spec_to_message,
+)
 from dnd.serving.interceptor import REASON_KEY, RETRY_KEY
 from dnd.v1 import activations_pb2, coordinator_pb2_grpc
 from dnd.v1 import coordinator_pb2 as pb2
@@ -60,6 +70,7 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self.holding = threading.Event()
         self.evaluation: dict[str, Any] = {}
         self.last_question: pb2.EvaluateJobRequest | None = None
+        self.last_limits = Limits()
         self.last_collection: pb2.CollectGarbageRequest | None = None
 
     def ListTargets(self, request: Any, context: Any) -> pb2.ListTargetsResponse:
@@ -149,6 +160,7 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
         return pb2.PauseJobResponse(job=self._change("PauseJob", JobState.PAUSED, request, context))
 
     def ResumeJob(self, request: Any, context: Any) -> pb2.ResumeJobResponse:
+        self.last_limits = limits_from_message(request.limits)
         job = self._change("ResumeJob", JobState.RUNNING, request, context)
         return pb2.ResumeJobResponse(job=job)
 
@@ -272,6 +284,8 @@ def job_message(job: Job) -> pb2.Job:
         profile_json=job.profile_json,
         digests=dict(job.digests),
         num_skipped_images=job.num_skipped_images,
+        limits=limits_to_message(job.limits),
+        used=to_message(job.used, pb2.Usage),
     )
 
 

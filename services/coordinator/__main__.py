@@ -16,6 +16,7 @@ from dnd.bucket_artifacts import open_artifacts
 from dnd.clients import Services
 from dnd.serving import Metrics, StageService, run
 from dnd.v1 import coordinator_pb2_grpc
+from dnd_services.coordinator.budgets import read_budgets
 from dnd_services.coordinator.celery_app import make_app, publish
 from dnd_services.coordinator.dispatcher import Dispatcher
 from dnd_services.coordinator.leader import Leader
@@ -34,6 +35,7 @@ def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
     store = Store(settings.database)
     migrate(store)
     artifacts = open_artifacts(settings.artifacts)
+    budgets = read_budgets(settings.budgets)
     services = Services.connect(settings.targets, artifacts, deadline_s=settings.rpc_deadline_s)
     app = make_app(settings.redis)
     nudge = Nudge(settings.redis)
@@ -52,13 +54,13 @@ def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
     leader = Leader(
         store,
         settings,
-        Dispatcher(store, settings, lambda task: publish(app, task), artifacts),
+        Dispatcher(store, settings, lambda task: publish(app, task), artifacts, budgets),
         Reconciler(store, settings),
         nudge,
         owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",
         after_sweep=show_backlog,
     )
-    servicer = CoordinatorServicer(store, services, settings, nudge.ring)
+    servicer = CoordinatorServicer(store, services, settings, nudge.ring, budgets)
     leader.start()
 
     def add(server: grpc.aio.Server) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,14 +19,17 @@ from dnd.artifacts import ArtifactStore
 from dnd.errors import NotFound, Unavailable
 from dnd.jobs import JobState
 from dnd_services.coordinator import states
+from dnd_services.coordinator.budgets import Budgets
 from dnd_services.coordinator.celery_app import Task
 from dnd_services.coordinator.claiming import table_of
 from dnd_services.coordinator.models import (
+    JOB_SET_OPEN,
     SET_IN_FLIGHT,
     WORK_IN_FLIGHT,
     CounterRow,
     ImageSetRow,
     JobRow,
+    JobSetRow,
     WorkRow,
 )
 from dnd_services.coordinator.settings import CoordinatorSettings
@@ -43,6 +46,7 @@ from dnd_services.coordinator.store.health import (
 from dnd_services.coordinator.store.leases import read_capacity
 from dnd_services.coordinator.store.rows import fill_rows, jobs_to_fill, num_pending
 from dnd_services.coordinator.store.sets import ready_sets
+from dnd_services.coordinator.store.spending import find_spent
 from dnd_services.coordinator.store.steps import fail_job, read_job
 
 log = logging.getLogger(__name__)
@@ -63,6 +67,7 @@ class _Scene:
         slots: Tasks that may still be handed out, by stage.
         busy: Tasks that are out, by stage.
         waiting: Stages of a job that have something READY.
+        num_tasks: Tasks that are out, by tenant; only of tenants with a quota.
     """
 
     jobs: list[JobRow]
@@ -73,6 +78,7 @@ class _Scene:
     pauses: list[Pause]
     times: dict[tuple[str, str], float]
     now: float
+    num_tasks: Counter[str]
     spent: set[tuple[str, str]] = field(default_factory=set)
 
 
@@ -82,6 +88,7 @@ class Dispatcher:
     Args:
         publish: Sends a task message; raises Unavailable.
         artifacts: Where what is known of the units of a layer lies.
+        budgets: Limits and quotas of tenants.
     """
 
     def __init__(
@@ -90,11 +97,13 @@ class Dispatcher:
         settings: CoordinatorSettings,
         publish: Callable[[Task], None],
         artifacts: ArtifactStore,
+        budgets: Budgets | None = None,
     ) -> None:
         self._store = store
         self._settings = settings
         self._publish = publish
         self._artifacts = artifacts
+        self._budgets = budgets or Budgets()
         self._turn = 0
         self._served: defaultdict[tuple[str, str], int] = defaultdict(int)
 
@@ -107,6 +116,7 @@ class Dispatcher:
         Raises:
             Unavailable: The broker cannot be reached; what could not be published is READY again.
         """
+        self._pause_spent()
         self._fill_rows()
         with self._store.reading() as session:
             scene = self._look(session)
@@ -118,6 +128,18 @@ class Dispatcher:
                 self._send(task, scene.now)
                 num_tasks += 1
         return num_tasks
+
+    def _pause_spent(self) -> None:
+        """Holds jobs back that have used what they or their tenants may; what is out finishes."""
+        with self._store.reading() as session:
+            found = find_spent(session, self._budgets)
+        for job_id, reason in found.items():
+            with self._store.writing() as session:
+                job = read_job(session, job_id)
+                if job is not None and job.state == JobState.RUNNING.value:
+                    job.state = JobState.PAUSED.value
+                    job.pause_reason = reason
+                    log.info("job %s is paused: %s", job_id, reason)
 
     def _fill_rows(self) -> None:
         with self._store.reading() as session:
@@ -179,7 +201,25 @@ class Dispatcher:
             pauses=read_pauses(session),
             times=read_times(session),
             now=now,
+            num_tasks=self._tasks_of_tenants(session, jobs),
         )
+
+    def _tasks_of_tenants(self, session: Session, jobs: Sequence[JobRow]) -> Counter[str]:
+        """Tasks that are out by tenant, of the tenants that have a quota on them."""
+        tenants = {job.tenant for job in jobs if self._budgets.rules_of(job.tenant).max_tasks}
+        num_tasks: Counter[str] = Counter()
+        if not tenants:
+            return num_tasks
+        works = select(JobRow.tenant, WorkRow.task).join(WorkRow, WorkRow.job_id == JobRow.id)
+        sets = (
+            select(JobRow.tenant, ImageSetRow.task)
+            .join(JobSetRow, JobSetRow.job_id == JobRow.id)
+            .join(ImageSetRow, ImageSetRow.id == JobSetRow.set_id)
+        )
+        for statement in (works.where(WORK_IN_FLIGHT), sets.where(SET_IN_FLIGHT, JOB_SET_OPEN)):
+            found = session.execute(statement.where(JobRow.tenant.in_(tenants)).distinct())
+            num_tasks.update(tenant for tenant, _ in found)
+        return num_tasks
 
     def _hand_out(self, stage: str, scene: _Scene) -> Task | None:
         """The next task of a stage, queued and committed; None if nothing can be handed out."""
@@ -198,6 +238,7 @@ class Dispatcher:
                     postpone_probe(session, stage, pause.job_id, scene.now)
                     scene.spent.add((stage, job.id))
             self._turn += 1
+            scene.num_tasks[job.tenant] += 1
             self._served[stage, job.tenant] = self._served[stage, job.id] = self._turn
             return Task(stage, job.is_batch, tuple(tickets))
         return None
@@ -228,6 +269,9 @@ class Dispatcher:
         Interactive work gets slots beyond those that batch work may fill. A stage that is held
         back gets one item at a time, when its time has come.
         """
+        quota = self._budgets.rules_of(job.tenant).max_tasks
+        if quota and scene.num_tasks[job.tenant] >= quota:
+            return False
         extra = 0 if job.is_batch else scene.capacity[stage]
         if scene.slots[stage] + extra <= 0:
             return False

@@ -11,6 +11,7 @@ from dnd.profiles import Profile
 from dnd.stages import Plan
 from dnd.types import Priority, ProbeSet, RequestContext
 from dnd_services.coordinator import states
+from dnd_services.coordinator.budgets import Price
 from dnd_services.coordinator.models import JobRow
 from dnd_services.coordinator.store.sets import Need
 
@@ -28,6 +29,7 @@ def freeze(
     method: Method = Method.DND,
     concept_set: str = "",
     concepts_ref: str = "",
+    price: Price | None = None,
 ) -> dict[str, Any]:
     """The JSON that a job keeps: nothing that is looked up later can change its results."""
     return {
@@ -43,6 +45,7 @@ def freeze(
         "method": method.value,
         "concept_set": concept_set,
         "concepts_ref": concepts_ref,
+        **({"price": [price.input, price.output]} if price else {}),
     }
 
 

@@ -20,6 +20,7 @@ from dnd.types import (
     ImageSet,
     OrError,
     Proposal,
+    TokenUse,
     UnitActivity,
     UnitDissection,
     UnitExemplars,
@@ -184,7 +185,11 @@ def _propose_concepts(bench: Bench, plan: Plan, group: Group) -> Sequence[OrErro
             Need(set_key(group.job.tenant, plan, prompt, shared=bench.share_drawings), prompt)
             for prompt in stages.prompts_for(plan, proposal)
         )
-        return UnitStep(_save(bench, proposal), needs=needs)
+        tokens = TokenUse(
+            num_input_tokens=sum(part.tokens.num_input_tokens for part in proposal.parts),
+            num_output_tokens=sum(part.tokens.num_output_tokens for part in proposal.parts),
+        )
+        return UnitStep(_save(bench, proposal), needs=needs, tokens=tokens)
 
     inputs = _each(
         group.unit_rows, lambda unit: (unit.unit, _load(bench, unit, "caption", Captions))

@@ -53,6 +53,8 @@ class JobRow(Base):
         spec: The caller's JobSpec, serialised; megabytes where units are listed one by one.
         num_live: Units that are neither dead nor tied; -1 until the index is there.
         next_ordinal: Units below it have rows.
+        limits: Fields of `dnd.jobs.Limits`, as they are now.
+        pause_reason: Why it was paused, unless by its owner.
         deleted_at: Seconds since 1970; 0 unless it is deleted and still has rows.
     """
 
@@ -81,6 +83,8 @@ class JobRow(Base):
     next_ordinal: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[float]
     ended_at: Mapped[float] = mapped_column(default=0.0)
+    limits: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    pause_reason: Mapped[str] = mapped_column(default="", server_default="")
     deleted_at: Mapped[float] = mapped_column(default=0.0, server_default="0")
 
 

@@ -29,7 +29,7 @@ def read_spec(spec: pb2.JobSpec) -> JobSpec:
     Raises:
         InvalidInput: It has fields that this server does not know.
     """
-    parts = (spec, *spec.layers)
+    parts = (spec, spec.limits, *spec.layers)
     unknown = sorted({field.field_number for part in parts for field in UnknownFieldSet(part)})
     if unknown:
         raise InvalidInput(

@@ -23,7 +23,14 @@ from dnd.errors import (
 from dnd.jobs import Estimate, JobSpec, LayerUnits, Method
 from dnd.profiles import Profile, get_profile
 from dnd.types import LayerInfo, ProbeSet, RequestContext
+from dnd_services.coordinator.budgets import Price
 from dnd_services.coordinator.store.jobs import NewLayer
+
+# Lengths by which tokens and bytes are estimated before anything is known of a job's own.
+_PROMPT_TOKENS, _CAPTION_TOKENS, _SUMMARY_TOKENS = 300, 15, 12
+_PNG_BYTES_PER_PIXEL = 2.0
+_EXEMPLAR_BYTES = 100_000
+_ACTIVATION_BYTES = 2
 
 _MODEL_SERVICES = ("captioner", "summarizer", "synthesizer", "scorer")
 
@@ -131,6 +138,16 @@ class Planner:
             "probe": planned.probe_set.manifest_ref,
         }
 
+    def find_llm(self, planned: PlannedJob, context: RequestContext) -> str:
+        """The name of the language model that a job asks; empty for none, or if it is away."""
+        if planned.method is Method.CLIP_DISSECT:
+            return ""
+        client = self._services.for_context(context).summarizer
+        try:
+            return replace(client, deadline_s=self._quick_s).get_model().name
+        except Transient:
+            return ""
+
     def list_models(self, context: RequestContext) -> tuple[list[str], list[str]]:
         """Names of the models and of the probe sets on offer.
 
@@ -158,6 +175,7 @@ def estimate(
     planned: PlannedJob,
     times: dict[tuple[str, str], float],
     capacity: dict[str, int],
+    price: Price | None = None,
 ) -> Estimate:
     """What a job costs at most, and how long it may take.
 
@@ -167,6 +185,7 @@ def estimate(
     Args:
         times: Mean seconds of an item by (stage, profile).
         capacity: Tasks at the same time by stage.
+        price: Of the language model's tokens; None if that is not known.
     """
     profile, num_units = planned.profile, planned.num_units
     num = {
@@ -200,6 +219,12 @@ def estimate(
         for stage in items
     }
     known = all((stage, profile.name) in times for stage in items if items[stage])
+    busy_s = sum(
+        items[stage] * times.get((stage, profile.name), 0.0)
+        for stage in items
+        if stage != "summarize"
+    )
+    num_input, num_output = _count_tokens(profile, num * num_kinds)
     before_s = seconds.pop("index") + seconds.pop("dissect")
     return Estimate(
         num_units=num_units,
@@ -209,7 +234,29 @@ def estimate(
         num_drawings=num_drawings,
         duration_s=before_s + max(seconds.values()) if known else 0.0,
         num_skipped_images=planned.probe_set.num_skipped,
+        num_input_tokens=num_input,
+        num_output_tokens=num_output,
+        dollars=price.dollars(num_input, num_output) if price else 0.0,
+        has_price=price is not None,
+        gpu_hours=busy_s / 3600 if known else 0.0,
+        num_stored_bytes=round(
+            num_drawings * profile.synthesis.size**2 * _PNG_BYTES_PER_PIXEL
+            + num * num_kinds * profile.exemplars.num_exemplars * _EXEMPLAR_BYTES
+            + planned.probe_set.num_images * num_units * _ACTIVATION_BYTES
+        ),
     )
+
+
+def _count_tokens(profile: Profile, num_parts: int) -> tuple[int, int]:
+    """Tokens of prompts and of answers for some units, each kind of images counted."""
+    propose, num_captions = profile.propose, profile.exemplars.num_exemplars
+    num_calls = 1 if propose.one_call else propose.num_summaries
+    num_input = num_calls * (_PROMPT_TOKENS + num_captions * _CAPTION_TOKENS)
+    num_output = propose.num_summaries * _SUMMARY_TOKENS
+    if propose.simplify:
+        num_input += num_captions * (_PROMPT_TOKENS + _CAPTION_TOKENS)
+        num_output += num_captions * _CAPTION_TOKENS
+    return num_parts * num_input, num_parts * num_output
 
 
 def _expect_names(spec: JobSpec) -> None:

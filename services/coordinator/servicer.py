@@ -15,13 +15,14 @@ from dnd.concept_sets import clean_concepts
 from dnd.convert import enum_member, to_message
 from dnd.dissection import save_concepts
 from dnd.errors import InvalidInput, NotFound
-from dnd.jobs import Garbage, UnitState
+from dnd.jobs import Garbage, UnitState, limits_from_message
 from dnd.profiles import PROFILES
 from dnd.serving.inputs import check_count, check_range, request_context
 from dnd.types import Priority, RequestContext
 from dnd.v1 import activations_pb2, coordinator_pb2_grpc
 from dnd.v1 import coordinator_pb2 as pb2
 from dnd_services.coordinator import evaluating, frozen, garbage, views
+from dnd_services.coordinator.budgets import Budgets, Price
 from dnd_services.coordinator.dispatcher import SILENT_BEATS
 from dnd_services.coordinator.judging import Watcher
 from dnd_services.coordinator.long_runs import LongRuns
@@ -34,11 +35,12 @@ from dnd_services.coordinator.paging import (
     read_spec,
     read_token,
 )
-from dnd_services.coordinator.planning import Planner, estimate
+from dnd_services.coordinator.planning import PlannedJob, Planner, estimate
 from dnd_services.coordinator.settings import CoordinatorSettings
 from dnd_services.coordinator.store import Store, deleting, jobs, reading
 from dnd_services.coordinator.store.health import read_times
 from dnd_services.coordinator.store.leases import read_capacity
+from dnd_services.coordinator.store.spending import price_of
 
 _WATCH_EVERY_S = 0.25
 _YEAR_S = 365 * 24 * 3600
@@ -54,6 +56,7 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
 
     Args:
         nudge: Called, in a thread, when the dispatcher may have something new to do.
+        budgets: Prices, and quotas of tenants.
     """
 
     def __init__(
@@ -62,11 +65,13 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         services: Services,
         settings: CoordinatorSettings,
         nudge: Callable[[], None],
+        budgets: Budgets,
     ) -> None:
         self._store = store
         self._services = services
         self._settings = settings
         self._nudge = nudge
+        self._budgets = budgets
         self._planner = Planner(services, settings.freeze_s)
         # Callers that wait for a slow stage service must not keep others from the record.
         self._askers = ThreadPoolExecutor(16, thread_name_prefix="ask")
@@ -102,10 +107,11 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         asked = request_context(request)
         spec = read_spec(request.spec)
         planned = await self._ask(self._planner.plan, spec, asked)
+        price = await self._ask(self._price_of, planned, asked) if self._budgets.prices else None
 
         def predict(session: Session) -> pb2.EstimateJobResponse:
             capacity = read_capacity(session, self._store.now(session), self._silent_s)
-            answer = estimate(planned, read_times(session), capacity)
+            answer = estimate(planned, read_times(session), capacity, price)
             return to_message(answer, pb2.EstimateJobResponse)
 
         return await self._read(predict)
@@ -134,6 +140,10 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         job = await self._ask(self._create, request)
         return pb2.CreateJobResponse(job=await self._job(job))
 
+    def _price_of(self, planned: PlannedJob, asked: RequestContext) -> Price | None:
+        """The price of the language model that a job asks; None if it has none, or is away."""
+        return self._budgets.prices.get(self._planner.find_llm(planned, asked))
+
     def _create(self, request: pb2.CreateJobRequest) -> JobRow:
         asked = request_context(request)
         body_hash = hash_spec(request.spec)
@@ -144,6 +154,12 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         spec = read_spec(request.spec)
         planned = self._planner.plan(spec, asked)
         digests = self._planner.read_digests(planned, asked)
+        price = self._price_of(planned, asked)
+        if spec.limits.max_dollars and price is None:
+            raise InvalidInput(
+                f"limits.max_dollars = {spec.limits.max_dollars:g}, and the operator has named no "
+                "price for the language model: limit the tokens instead."
+            )
         shard_images = planned.profile.index.shard_images
         frozen_to = frozen.freeze(
             model=spec.model,
@@ -157,6 +173,7 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
             method=spec.method,
             concept_set=spec.concept_set,
             concepts_ref=planned.concepts_ref,
+            price=price,
         )
         new = jobs.NewJob(
             tenant=asked.tenant,
@@ -169,6 +186,8 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
             num_shards=-(-planned.probe_set.num_images // shard_images),
             num_skipped_images=planned.probe_set.num_skipped,
             method=spec.method,
+            limits=spec.limits,
+            max_jobs=self._budgets.rules_of(asked.tenant).max_jobs,
             frozen=frozen_to,
             bank=frozen.bank_needs(
                 asked.tenant, frozen.make_plan(frozen_to), shared=self._settings.share_drawings
@@ -222,7 +241,14 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
     async def ResumeJob(
         self, request: pb2.ResumeJobRequest, context: GrpcContext
     ) -> pb2.ResumeJobResponse:
-        return pb2.ResumeJobResponse(job=await self._change(request, jobs.resume_job))
+        limits = limits_from_message(request.limits)
+
+        def resume(session: Session, row: JobRow, now: float) -> None:
+            if limits.max_dollars and price_of(row) is None:
+                raise InvalidInput("limits.max_dollars: the job's language model has no price.")
+            jobs.resume_job(session, row, now, limits)
+
+        return pb2.ResumeJobResponse(job=await self._change(request, resume))
 
     async def CancelJob(
         self, request: pb2.CancelJobRequest, context: GrpcContext

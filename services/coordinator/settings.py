@@ -101,6 +101,8 @@ class CoordinatorSettings(QueueSettings):
         chunk_units: Units whose rows are written at once.
         open_units: Units of one job that are under way at the same time, at most.
         freeze_s: Time for a service to say which weights it holds when a job is made, seconds.
+        budgets: YAML file with prices of language models, limits and quotas of tenants
+            (`budgets.py`); empty for none.
         judge: Target of the judge, a scorer whose model selection never uses; empty for none, and
             then nothing can be evaluated.
     """
@@ -115,6 +117,7 @@ class CoordinatorSettings(QueueSettings):
     chunk_units: int = 500
     open_units: int = 4000
     freeze_s: float = 10.0
+    budgets: str = ""
     judge: str = ""
 
     @property

@@ -8,9 +8,9 @@ from typing import Any
 from dnd import profiles
 from dnd.artifacts import ArtifactStore
 from dnd.calibration import Calibration
-from dnd.convert import enum_value
+from dnd.convert import enum_value, to_message
 from dnd.errors import NotFound
-from dnd.jobs import JobState, Method, UnitState
+from dnd.jobs import JobState, Method, UnitState, limits_to_message
 from dnd.records import JobFacts, UnitFacts, build_record
 from dnd.stages import Captions, Description
 from dnd.types import Proposal, UnitExemplars
@@ -20,6 +20,7 @@ from dnd_services.coordinator.dissections import open_dissection
 from dnd_services.coordinator.frozen import method_of, plan_of
 from dnd_services.coordinator.models import JobRow
 from dnd_services.coordinator.store.reading import Progress, UnitView
+from dnd_services.coordinator.store.spending import limits_of
 
 _JOB_STATE = pb2.DESCRIPTOR.enum_types_by_name["JobState"]
 _UNIT_STATE = pb2.DESCRIPTOR.enum_types_by_name["UnitState"]
@@ -62,6 +63,8 @@ def job_message(job: JobRow, progress: Progress) -> pb2.Job:
         profile_json=job.frozen["profile"],
         digests=job.frozen["digests"],
         num_skipped_images=job.num_skipped_images,
+        limits=limits_to_message(limits_of(job)),
+        used=to_message(progress.used, pb2.Usage),
     )
 
 

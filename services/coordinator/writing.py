@@ -44,6 +44,7 @@ from dnd_services.coordinator.store import health
 from dnd_services.coordinator.store.claims import is_held, move, read_rows
 from dnd_services.coordinator.store.counters import Tally
 from dnd_services.coordinator.store.sets import end_sets
+from dnd_services.coordinator.store.spending import spend
 from dnd_services.coordinator.store.steps import (
     UnitStep,
     end_bank,
@@ -154,6 +155,7 @@ def _write_results(
             _write_aucs(session, job, result)
             tally.move(row, states.DONE)
             end_job_if_done(session, tally, job, now)
+    spend(tally, job, num_images=sum(len(row.images) for row in drawn))
     end_sets(session, tally, drawn)
     if steps:
         units = read_units(session, job.id, [work.ordinal for work, _ in steps])

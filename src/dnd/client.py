@@ -41,12 +41,15 @@ from dnd.jobs import (
     JobSpec,
     JobState,
     LayerUnits,
+    Limits,
     Method,
     StageCount,
     Targets,
     UnitResult,
     UnitState,
+    Usage,
     job_from_message,
+    limits_to_message,
     spec_to_message,
     unit_from_message,
     unit_state_number,
@@ -69,11 +72,13 @@ __all__ = [
     "JobState",
     "LayerInfo",
     "LayerUnits",
+    "Limits",
     "Method",
     "StageCount",
     "Targets",
     "UnitResult",
     "UnitState",
+    "Usage",
 ]
 
 IMAGES_PER_CALL = 64
@@ -226,9 +231,17 @@ class Client:
         request = pb2.PauseJobRequest(job_id=job_id)
         return job_from_message(self._ask("PauseJob", request, pb2.PauseJobResponse).job)
 
-    def resume_job(self, job_id: str) -> Job:
-        """Goes on with a paused job."""
-        request = pb2.ResumeJobRequest(job_id=job_id)
+    def resume_job(self, job_id: str, limits: Limits | None = None) -> Job:
+        """Goes on with a paused job.
+
+        Args:
+            limits: New limits; those that are 0 stay as they are.
+
+        Raises:
+            FailedPrecondition: It has ended, or a limit of it is still reached.
+        """
+        message = limits_to_message(limits or Limits())
+        request = pb2.ResumeJobRequest(job_id=job_id, limits=message)
         return job_from_message(self._ask("ResumeJob", request, pb2.ResumeJobResponse).job)
 
     def cancel_job(self, job_id: str) -> Job:

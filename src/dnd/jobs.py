@@ -7,13 +7,14 @@ are written down.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
-from dnd.convert import enum_member, enum_value, from_message
-from dnd.errors import UnknownName, suggest
+from dnd.convert import enum_member, enum_value, from_message, to_message
+from dnd.errors import InvalidInput, UnknownName, suggest
 from dnd.types import Priority
 from dnd.v1 import coordinator_pb2, types_pb2
 
@@ -67,6 +68,62 @@ class LayerUnits:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What may be used at most; 0 for no limit.
+
+    Attributes:
+        max_tokens: Of the language model, prompts and answers together.
+        max_dollars: For these tokens, by the operator's prices.
+        max_images: Drawings.
+        max_units: Units that have ended.
+    """
+
+    max_tokens: int = 0
+    max_dollars: float = 0.0
+    max_images: int = 0
+    max_units: int = 0
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a limit."""
+        return bool(self.max_tokens or self.max_dollars or self.max_images or self.max_units)
+
+    def reached(self, used: Usage) -> str:
+        """Which limits are reached, as "1,200 of at most 1,000 tokens"; empty for none."""
+        pairs = (
+            (used.num_tokens, self.max_tokens, "{:,} of at most {:,} tokens"),
+            (used.dollars, self.max_dollars, "${:.2f} of at most ${:.2f}"),
+            (used.num_images, self.max_images, "{:,} of at most {:,} images"),
+            (used.num_units, self.max_units, "{:,} of at most {:,} units"),
+        )
+        return ", ".join(text.format(num, most) for num, most, text in pairs if 0 < most <= num)
+
+    def raised_by(self, other: Limits) -> Limits:
+        """These limits, with those of `other` in their place that are set there."""
+        return Limits(
+            other.max_tokens or self.max_tokens,
+            other.max_dollars or self.max_dollars,
+            other.max_images or self.max_images,
+            other.max_units or self.max_units,
+        )
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a job has really used; see the proto."""
+
+    num_input_tokens: int = 0
+    num_output_tokens: int = 0
+    dollars: float = 0.0
+    num_images: int = 0
+    num_units: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        return self.num_input_tokens + self.num_output_tokens
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """What to label, with what.
 
@@ -82,6 +139,7 @@ class JobSpec:
             Describe-and-Dissect.
         concept_set: "common-english", "classes", or what `Client.create_concept_set` answered;
             empty for "common-english", or for none with Describe-and-Dissect.
+        limits: The job pauses when it has used that much.
     """
 
     model: str
@@ -93,6 +151,7 @@ class JobSpec:
     priority: Priority = Priority.BATCH
     method: Method = Method.DND
     concept_set: str = ""
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -124,6 +183,8 @@ class Job:
     profile_json: str = ""
     digests: Mapping[str, str] = field(default_factory=dict)
     num_skipped_images: int = 0
+    limits: Limits = field(default_factory=Limits)
+    used: Usage = field(default_factory=Usage)
 
     @property
     def num_ended(self) -> int:
@@ -147,6 +208,12 @@ class Estimate:
     num_drawings: int = 0
     duration_s: float = 0.0
     num_skipped_images: int = 0
+    num_input_tokens: int = 0
+    num_output_tokens: int = 0
+    dollars: float = 0.0
+    has_price: bool = False
+    gpu_hours: float = 0.0
+    num_stored_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -256,7 +323,26 @@ def spec_to_message(spec: JobSpec) -> coordinator_pb2.JobSpec:
         priority=enum_value(spec.priority, _PRIORITY),  # type: ignore[arg-type]
         method="" if spec.method is Method.DND else spec.method.value,
         concept_set=spec.concept_set,
+        limits=limits_to_message(spec.limits) if spec.limits.any else None,
     )
+
+
+def limits_to_message(limits: Limits) -> coordinator_pb2.Limits:
+    """The message of limits."""
+    return to_message(limits, coordinator_pb2.Limits)
+
+
+def limits_from_message(message: coordinator_pb2.Limits) -> Limits:
+    """The inverse of `limits_to_message`.
+
+    Raises:
+        InvalidInput: A limit is below 0, or no number.
+    """
+    limits = from_message(message, Limits)
+    for name, value in asdict(limits).items():
+        if not (math.isfinite(value) and value >= 0):
+            raise InvalidInput(f"limits.{name} is {value}: expected at least 0, 0 for no limit.")
+    return limits
 
 
 def read_method(name: str) -> Method:
@@ -288,6 +374,7 @@ def spec_from_message(message: coordinator_pb2.JobSpec) -> JobSpec:
         priority=Priority.INTERACTIVE if interactive else Priority.BATCH,
         method=read_method(message.method),
         concept_set=message.concept_set,
+        limits=limits_from_message(message.limits),
     )
 
 
@@ -307,6 +394,8 @@ def job_from_message(message: coordinator_pb2.Job) -> Job:
         profile_json=message.profile_json,
         digests=dict(message.digests),
         num_skipped_images=message.num_skipped_images,
+        limits=limits_from_message(message.limits),
+        used=from_message(message.used, Usage),
     )
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from dnd.errors import AlreadyExists, FailedPrecondition, NotFound
-from dnd.jobs import JobState, Method, UnitState
+from dnd.jobs import JobState, Limits, Method, UnitState
 from dnd_services.coordinator import states
 from dnd_services.coordinator.models import JobLayerRow, JobRow, UnitRow, WorkRow
 from dnd_services.coordinator.store.counters import UNIT, Tally
@@ -25,6 +25,7 @@ from dnd_services.coordinator.store.sets import (
     reopen_bank,
     reopen_sets,
 )
+from dnd_services.coordinator.store.spending import limits_of, read_usage
 from dnd_services.coordinator.store.steps import find_bank
 
 
@@ -46,6 +47,7 @@ class NewJob:
 
     Attributes:
         bank: Drawings that labels are compared with; empty for none.
+        max_jobs: Jobs of the tenant that have not ended, at most; 0 for any number.
     """
 
     tenant: str
@@ -60,6 +62,8 @@ class NewJob:
     method: Method = Method.DND
     frozen: dict[str, Any] = field(default_factory=dict)
     bank: tuple[Need, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    max_jobs: int = 0
 
     @property
     def num_units(self) -> int:
@@ -88,10 +92,13 @@ def create_job(store: Store, new: NewJob) -> JobRow:
 
     Raises:
         AlreadyExists: The request id belongs to another specification.
+        FailedPrecondition: The tenant has as many jobs as it may.
     """
     try:
         with store.writing() as session:
             job = find_request(session, new.tenant, new.request_id, new.body_hash)
+            if job is None:
+                _check_quota(session, new)
             return job or _insert(session, new, store.now(session))
     except IntegrityError:  # another process was faster with the same request
         with store.reading() as session:
@@ -99,6 +106,22 @@ def create_job(store: Store, new: NewJob) -> JobRow:
             if job is None:
                 raise
             return job
+
+
+def _check_quota(session: Session, new: NewJob) -> None:
+    if not new.max_jobs:
+        return
+    going_on = (JobState.RUNNING.value, JobState.PAUSED.value)
+    num_jobs = session.scalar(
+        select(func.count())
+        .select_from(JobRow)
+        .where(JobRow.tenant == new.tenant, JobRow.state.in_(going_on))
+    )
+    if num_jobs and num_jobs >= new.max_jobs:
+        raise FailedPrecondition(
+            f"Tenant {new.tenant!r} has {num_jobs} jobs that have not ended, of at most "
+            f"{new.max_jobs}: wait until one ends, or cancel one."
+        )
 
 
 def _insert(session: Session, new: NewJob, now: float) -> JobRow:
@@ -116,6 +139,7 @@ def _insert(session: Session, new: NewJob, now: float) -> JobRow:
         num_shards=new.num_shards,
         num_skipped_images=new.num_skipped_images,
         created_at=now,
+        limits=asdict(new.limits),
     )
     session.add(job)
     tally = Tally(session)
@@ -205,9 +229,21 @@ def pause_job(session: Session, job: JobRow) -> None:
     job.state = JobState.PAUSED.value
 
 
-def resume_job(session: Session, job: JobRow, now: float) -> None:
-    """Goes on, and looks at once whether stages that were held back work again."""
+def resume_job(session: Session, job: JobRow, now: float, limits: Limits | None = None) -> None:
+    """Goes on, and looks at once whether stages that were held back work again.
+
+    Args:
+        limits: New limits; those that are 0 stay as they are.
+
+    Raises:
+        FailedPrecondition: The job has ended, or a limit of it is still reached.
+    """
     expect_state(job, "resumed", JobState.RUNNING, JobState.PAUSED)
+    raised = limits_of(job).raised_by(limits or Limits())
+    if reached := raised.reached(read_usage(session, [job.id])[job.id]):
+        raise FailedPrecondition(f"Job {job.id} has used {reached}: give a higher limit.")
+    job.limits = asdict(raised)
+    job.pause_reason = ""
     job.state = JobState.RUNNING.value
     probe_soon(session, job.id, now)
 

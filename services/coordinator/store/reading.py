@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from dnd import profiles
 from dnd.errors import NotFound
-from dnd.jobs import STAGES, JobState, Method, StageCount, UnitState
+from dnd.jobs import STAGES, JobState, Method, StageCount, UnitState, Usage
 from dnd_services.coordinator import states
 from dnd_services.coordinator.frozen import method_of
 from dnd_services.coordinator.models import CounterRow, JobLayerRow, JobRow, UnitRow
@@ -19,6 +19,7 @@ from dnd_services.coordinator.store.counters import SETTLED, UNIT, read_counters
 from dnd_services.coordinator.store.health import ALL_JOBS, read_pauses, read_times
 from dnd_services.coordinator.store.leases import read_capacity
 from dnd_services.coordinator.store.rows import ordinal_of, units_between
+from dnd_services.coordinator.store.spending import read_usage
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,13 @@ class Progress:
         units: Units by state; those without rows are counted too.
         stages: One for each stage, in order.
         pause_reason: Why it, or one of its stages, is held back.
+        used: What it has used.
     """
 
     units: dict[UnitState, int]
     stages: tuple[StageCount, ...]
     pause_reason: str
+    used: Usage
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def read_progress(session: Session, job: JobRow, now: float, silent_s: float) ->
         units={state: units[state] for state in UnitState if units.get(state)},
         stages=tuple(_count_stages(job, counters, times)),
         pause_reason=_why_held_back(session, job, counters, now, silent_s),
+        used=read_usage(session, [job.id])[job.id],
     )
 
 
@@ -147,7 +151,8 @@ def _why_held_back(
 ) -> str:
     if JobState(job.state).ended:
         return ""
-    reasons = ["Paused by its owner."] if job.state == JobState.PAUSED.value else []
+    paused = job.state == JobState.PAUSED.value
+    reasons = [job.pause_reason or "Paused by its owner."] if paused else []
     for pause in read_pauses(session):
         if pause.job_id in (ALL_JOBS, job.id):
             wait_s = max(pause.probe_at - now, 0.0)

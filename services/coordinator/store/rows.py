@@ -15,6 +15,7 @@ from dnd_services.coordinator import states
 from dnd_services.coordinator.dissections import JobDissections
 from dnd_services.coordinator.models import JobLayerRow, JobRow, UnitRow, WorkRow
 from dnd_services.coordinator.store.counters import UNIT, Tally, read_counters
+from dnd_services.coordinator.store.spending import limits_of, spend
 from dnd_services.coordinator.store.steps import dissections, end_job_if_done, read_job
 
 ACTIVITIES = tuple(UnitActivity)
@@ -90,7 +91,8 @@ def fill_rows(
     )
     refs = {work.ordinal: work.output for work in dissections(session, job_id)}
     found = JobDissections(artifacts, job, layers, refs)
-    last = min(job.next_ordinal + num_units, job.num_units)
+    most = limits_of(job).max_units or job.num_units
+    last = max(job.next_ordinal, min(job.next_ordinal + num_units, job.num_units, most))
     for layer in layers:
         first = max(job.next_ordinal, layer.first_ordinal)
         if first >= min(last, layer.first_ordinal + layer.num_units):
@@ -137,6 +139,7 @@ def fill_rows(
         tally.add(job_id, _FIRST_STAGE, states.READY, len(works))
     job.next_ordinal = last
     job.num_ended += len(units) - len(works)
+    spend(tally, job, num_units=len(units) - len(works))
     end_job_if_done(session, tally, job, now)
     return len(units)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from dnd.jobs import JobState, UnitState
+from dnd.types import TokenUse
 from dnd_services.coordinator import states
 from dnd_services.coordinator.models import JobLayerRow, JobRow, UnitRow, WorkRow
 from dnd_services.coordinator.store.counters import SETTLED, UNIT, Tally, read_counters
 from dnd_services.coordinator.store.sets import Asked, Need, ask_for_sets, drop_waits
+from dnd_services.coordinator.store.spending import spend
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class UnitStep:
         labelled_as: The unit's state if its next stage should fail: the label stays.
         needs: Image sets to be drawn before the next stage.
         other_timings: Seconds of stages that the unit shares with others.
+        tokens: What the language model took.
     """
 
     output_ref: str
@@ -34,6 +37,7 @@ class UnitStep:
     labelled_as: UnitState | None = None
     needs: tuple[Need, ...] = ()
     other_timings: tuple[tuple[str, float], ...] = ()
+    tokens: TokenUse = field(default_factory=TokenUse)
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,12 @@ def finish_units(
     Args:
         item_s: What each of them took, seconds.
     """
+    spend(
+        tally,
+        job,
+        num_input_tokens=sum(step.tokens.num_input_tokens for _, step in steps),
+        num_output_tokens=sum(step.tokens.num_output_tokens for _, step in steps),
+    )
     asked = ask_for_sets(
         session, tally, job.id, {work.ordinal: step.needs for work, step in steps if step.needs}
     )
@@ -151,6 +161,7 @@ def end_unit(tally: Tally, job: JobRow, unit: UnitRow, state: UnitState) -> None
     if state is not UnitState.FAILED:
         unit.stage = ""
     job.num_ended += 1
+    spend(tally, job, num_units=1)
 
 
 def finish_shard(session: Session, tally: Tally, work: WorkRow, shard_ref: str) -> None:

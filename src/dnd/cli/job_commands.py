@@ -12,10 +12,10 @@ import click
 
 from dnd.cli.connect import Session, connected
 from dnd.cli.console import can_ask, clean, format_bytes, format_duration, print_table, say, warn
-from dnd.cli.options import job_argument, server_option
+from dnd.cli.options import job_argument, limit_options, server_option
 from dnd.cli.progress import Check, follow, headline
 from dnd.errors import DndError, FailedPrecondition, Unavailable, UnknownName, suggest
-from dnd.jobs import Job, JobState, UnitState
+from dnd.jobs import Job, JobState, Limits, UnitState
 from dnd.report import write_results
 from dnd.report.tables import complete_record
 
@@ -141,10 +141,11 @@ def pause(job: str, server: str, home: Path) -> None:
 @click.command()
 @job_argument
 @server_option
-def resume(job: str, server: str, home: Path) -> None:
-    """Go on with a paused job."""
+@limit_options
+def resume(job: str, server: str, home: Path, limits: Limits) -> None:
+    """Go on with a paused job, with higher limits if given."""
     with connected(server, home) as session:
-        found = session.client.resume_job(session.client.get_job(job).id)
+        found = session.client.resume_job(session.client.get_job(job).id, limits)
     say(f"Job {found.id} is {found.state.value}. Watch it with `dnd watch {found.id}`.")
 
 

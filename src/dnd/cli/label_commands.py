@@ -12,7 +12,7 @@ import click
 import yaml
 
 from dnd.cli.connect import Session, connected_or_private
-from dnd.cli.console import can_ask, clean, format_duration, print_table, say
+from dnd.cli.console import can_ask, clean, format_bytes, format_duration, print_table, say
 from dnd.cli.job_commands import (
     class_names,
     finish,
@@ -20,13 +20,13 @@ from dnd.cli.job_commands import (
     label_row,
     warn_of_death,
 )
-from dnd.cli.options import server_option, spec_options
+from dnd.cli.options import limit_options, server_option, spec_options
 from dnd.cli.progress import follow, headline
 from dnd.cli.specs import make_absolute, make_spec, read_concepts
 from dnd.clients import ActivationsClient, EndpointPool
 from dnd.concept_sets import NAMES
 from dnd.errors import FailedPrecondition
-from dnd.jobs import Estimate, Job, JobSpec, JobState
+from dnd.jobs import Estimate, Job, JobSpec, JobState, Limits
 from dnd.keys import digest_of
 from dnd.profiles import PROFILES, get_profile, to_json
 from dnd.report import write_results
@@ -97,6 +97,7 @@ def _list_layers(session: Session, model: str) -> tuple[LayerInfo, ...]:
 
 @click.command()
 @spec_options
+@limit_options
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -128,6 +129,7 @@ def label(
     out: Path | None,
     yes: bool,
     detach: bool,
+    limits: Limits,
 ) -> None:
     """Label units of MODEL, and write the results into a folder.
 
@@ -157,6 +159,7 @@ def label(
         seed=seed,
         spec_file=spec_file,
     )
+    spec = replace(spec, limits=limits)
     with connected_or_private(server, home, private=private, config=config) as session:
         if session.private:
             spec = make_absolute(spec)
@@ -278,6 +281,12 @@ def print_estimate(found: Estimate, spec: JobSpec, *, ask: bool) -> None:
         f"{found.num_units:,} units: {found.num_probe_images:,} images to index, "
         f"{found.num_captions:,} captions, {found.num_llm_calls:,} LLM calls, at most "
         f"{found.num_drawings:,} drawings; about {format_duration(duration_s)} ({how})"
+    )
+    dollars = f" (${found.dollars:,.2f})" if found.has_price else ""
+    hours = f"{found.gpu_hours:,.2f} hours of devices, " if found.gpu_hours else ""
+    say(
+        f"about {found.num_input_tokens + found.num_output_tokens:,} tokens{dollars}, {hours}"
+        f"at most {format_bytes(found.num_stored_bytes)} of storage"
     )
     if found.num_skipped_images:
         say(f"{found.num_skipped_images} files of the probe set are no readable image: left out")

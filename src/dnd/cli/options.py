@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from dnd.jobs import Method
+from dnd.jobs import Limits, Method
 from dnd.profiles import Similarity
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -129,3 +130,36 @@ def spec_options(command: F) -> F:
     ):
         command = option(command)
     return server_option(command)
+
+
+def limit_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options for what a job may use, given to the command as `limits`."""
+
+    @functools.wraps(command)
+    def with_limits(
+        *args: Any,
+        max_tokens: int | None,
+        max_dollars: float | None,
+        max_images: int | None,
+        max_units: int | None,
+        **kwargs: Any,
+    ) -> None:
+        limits = Limits(max_tokens or 0, max_dollars or 0.0, max_images or 0, max_units or 0)
+        command(*args, limits=limits, **kwargs)
+
+    for name, kind, what in reversed(
+        (
+            ("tokens", click.IntRange(1), "this many tokens of the language model are used"),
+            ("dollars", click.FloatRange(0, min_open=True), "its tokens have cost that much"),
+            ("images", click.IntRange(1), "this many images are drawn"),
+            ("units", click.IntRange(1), "this many units have ended"),
+        )
+    ):
+        with_limits = click.option(
+            f"--max-{name}",
+            type=kind,
+            metavar="NUMBER",
+            default=None,
+            help=f"Pause the job when {what}.",
+        )(with_limits)
+    return with_limits

@@ -54,7 +54,7 @@ class LayerUnits(_message.Message):
     def __init__(self, layer: _Optional[str] = ..., units: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class JobSpec(_message.Message):
-    __slots__ = ("model", "layers", "probe", "profile", "overrides", "seed", "priority", "method", "concept_set")
+    __slots__ = ("model", "layers", "probe", "profile", "overrides", "seed", "priority", "method", "concept_set", "limits")
     class OverridesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +71,7 @@ class JobSpec(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     CONCEPT_SET_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     model: str
     layers: _containers.RepeatedCompositeFieldContainer[LayerUnits]
     probe: str
@@ -80,7 +81,34 @@ class JobSpec(_message.Message):
     priority: _types_pb2.Priority
     method: str
     concept_set: str
-    def __init__(self, model: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerUnits, _Mapping]]] = ..., probe: _Optional[str] = ..., profile: _Optional[str] = ..., overrides: _Optional[_Mapping[str, str]] = ..., seed: _Optional[int] = ..., priority: _Optional[_Union[_types_pb2.Priority, str]] = ..., method: _Optional[str] = ..., concept_set: _Optional[str] = ...) -> None: ...
+    limits: Limits
+    def __init__(self, model: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerUnits, _Mapping]]] = ..., probe: _Optional[str] = ..., profile: _Optional[str] = ..., overrides: _Optional[_Mapping[str, str]] = ..., seed: _Optional[int] = ..., priority: _Optional[_Union[_types_pb2.Priority, str]] = ..., method: _Optional[str] = ..., concept_set: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("max_tokens", "max_dollars", "max_images", "max_units")
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_DOLLARS_FIELD_NUMBER: _ClassVar[int]
+    MAX_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    MAX_UNITS_FIELD_NUMBER: _ClassVar[int]
+    max_tokens: int
+    max_dollars: float
+    max_images: int
+    max_units: int
+    def __init__(self, max_tokens: _Optional[int] = ..., max_dollars: _Optional[float] = ..., max_images: _Optional[int] = ..., max_units: _Optional[int] = ...) -> None: ...
+
+class Usage(_message.Message):
+    __slots__ = ("num_input_tokens", "num_output_tokens", "dollars", "num_images", "num_units")
+    NUM_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NUM_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DOLLARS_FIELD_NUMBER: _ClassVar[int]
+    NUM_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    NUM_UNITS_FIELD_NUMBER: _ClassVar[int]
+    num_input_tokens: int
+    num_output_tokens: int
+    dollars: float
+    num_images: int
+    num_units: int
+    def __init__(self, num_input_tokens: _Optional[int] = ..., num_output_tokens: _Optional[int] = ..., dollars: _Optional[float] = ..., num_images: _Optional[int] = ..., num_units: _Optional[int] = ...) -> None: ...
 
 class StageCount(_message.Message):
     __slots__ = ("stage", "num_done", "num_open", "num_failed", "num_total", "item_s")
@@ -107,7 +135,7 @@ class UnitCount(_message.Message):
     def __init__(self, state: _Optional[_Union[UnitState, str]] = ..., num_units: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("id", "spec", "state", "pause_reason", "error", "num_units", "units", "stages", "created_at_s", "ended_at_s", "profile_json", "digests", "num_skipped_images")
+    __slots__ = ("id", "spec", "state", "pause_reason", "error", "num_units", "units", "stages", "created_at_s", "ended_at_s", "profile_json", "digests", "num_skipped_images", "limits", "used")
     class DigestsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +156,8 @@ class Job(_message.Message):
     PROFILE_JSON_FIELD_NUMBER: _ClassVar[int]
     DIGESTS_FIELD_NUMBER: _ClassVar[int]
     NUM_SKIPPED_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
     id: str
     spec: JobSpec
     state: JobState
@@ -141,7 +171,9 @@ class Job(_message.Message):
     profile_json: str
     digests: _containers.ScalarMap[str, str]
     num_skipped_images: int
-    def __init__(self, id: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., pause_reason: _Optional[str] = ..., error: _Optional[str] = ..., num_units: _Optional[int] = ..., units: _Optional[_Iterable[_Union[UnitCount, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageCount, _Mapping]]] = ..., created_at_s: _Optional[float] = ..., ended_at_s: _Optional[float] = ..., profile_json: _Optional[str] = ..., digests: _Optional[_Mapping[str, str]] = ..., num_skipped_images: _Optional[int] = ...) -> None: ...
+    limits: Limits
+    used: Usage
+    def __init__(self, id: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., pause_reason: _Optional[str] = ..., error: _Optional[str] = ..., num_units: _Optional[int] = ..., units: _Optional[_Iterable[_Union[UnitCount, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageCount, _Mapping]]] = ..., created_at_s: _Optional[float] = ..., ended_at_s: _Optional[float] = ..., profile_json: _Optional[str] = ..., digests: _Optional[_Mapping[str, str]] = ..., num_skipped_images: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., used: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
 
 class ListTargetsRequest(_message.Message):
     __slots__ = ("context",)
@@ -182,7 +214,7 @@ class EstimateJobRequest(_message.Message):
     def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ...) -> None: ...
 
 class EstimateJobResponse(_message.Message):
-    __slots__ = ("num_units", "num_probe_images", "num_captions", "num_llm_calls", "num_drawings", "duration_s", "num_skipped_images")
+    __slots__ = ("num_units", "num_probe_images", "num_captions", "num_llm_calls", "num_drawings", "duration_s", "num_skipped_images", "num_input_tokens", "num_output_tokens", "dollars", "has_price", "gpu_hours", "num_stored_bytes")
     NUM_UNITS_FIELD_NUMBER: _ClassVar[int]
     NUM_PROBE_IMAGES_FIELD_NUMBER: _ClassVar[int]
     NUM_CAPTIONS_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +222,12 @@ class EstimateJobResponse(_message.Message):
     NUM_DRAWINGS_FIELD_NUMBER: _ClassVar[int]
     DURATION_S_FIELD_NUMBER: _ClassVar[int]
     NUM_SKIPPED_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    NUM_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NUM_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DOLLARS_FIELD_NUMBER: _ClassVar[int]
+    HAS_PRICE_FIELD_NUMBER: _ClassVar[int]
+    GPU_HOURS_FIELD_NUMBER: _ClassVar[int]
+    NUM_STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
     num_units: int
     num_probe_images: int
     num_captions: int
@@ -197,7 +235,13 @@ class EstimateJobResponse(_message.Message):
     num_drawings: int
     duration_s: float
     num_skipped_images: int
-    def __init__(self, num_units: _Optional[int] = ..., num_probe_images: _Optional[int] = ..., num_captions: _Optional[int] = ..., num_llm_calls: _Optional[int] = ..., num_drawings: _Optional[int] = ..., duration_s: _Optional[float] = ..., num_skipped_images: _Optional[int] = ...) -> None: ...
+    num_input_tokens: int
+    num_output_tokens: int
+    dollars: float
+    has_price: bool
+    gpu_hours: float
+    num_stored_bytes: int
+    def __init__(self, num_units: _Optional[int] = ..., num_probe_images: _Optional[int] = ..., num_captions: _Optional[int] = ..., num_llm_calls: _Optional[int] = ..., num_drawings: _Optional[int] = ..., duration_s: _Optional[float] = ..., num_skipped_images: _Optional[int] = ..., num_input_tokens: _Optional[int] = ..., num_output_tokens: _Optional[int] = ..., dollars: _Optional[float] = ..., has_price: _Optional[bool] = ..., gpu_hours: _Optional[float] = ..., num_stored_bytes: _Optional[int] = ...) -> None: ...
 
 class CreateConceptSetRequest(_message.Message):
     __slots__ = ("context", "name", "text")
@@ -298,12 +342,14 @@ class PauseJobResponse(_message.Message):
     def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
 
 class ResumeJobRequest(_message.Message):
-    __slots__ = ("context", "job_id")
+    __slots__ = ("context", "job_id", "limits")
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
     job_id: str
-    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ...) -> None: ...
+    limits: Limits
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
 
 class ResumeJobResponse(_message.Message):
     __slots__ = ("job",)

@@ -51,6 +51,7 @@ class CoordinatorServiceStub:
     PauseJob: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.PauseJobRequest, _coordinator_pb2.PauseJobResponse]
     """No new work starts; what is running finishes and is kept."""
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ResumeJobRequest, _coordinator_pb2.ResumeJobResponse]
+    """Goes on, with other limits if given; FAILED_PRECONDITION while a limit of the job is still reached."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelJobRequest, _coordinator_pb2.CancelJobResponse]
     """Final. Labels that are done stay."""
     RetryJob: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.RetryJobRequest, _coordinator_pb2.RetryJobResponse]
@@ -93,6 +94,7 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     PauseJob: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.PauseJobRequest, _coordinator_pb2.PauseJobResponse]  # type: ignore[assignment]
     """No new work starts; what is running finishes and is kept."""
     ResumeJob: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ResumeJobRequest, _coordinator_pb2.ResumeJobResponse]  # type: ignore[assignment]
+    """Goes on, with other limits if given; FAILED_PRECONDITION while a limit of the job is still reached."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelJobRequest, _coordinator_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Final. Labels that are done stay."""
     RetryJob: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.RetryJobRequest, _coordinator_pb2.RetryJobResponse]  # type: ignore[assignment]
@@ -191,7 +193,8 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _coordinator_pb2.ResumeJobRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_coordinator_pb2.ResumeJobResponse, _abc.Awaitable[_coordinator_pb2.ResumeJobResponse]]: ...
+    ) -> _typing.Union[_coordinator_pb2.ResumeJobResponse, _abc.Awaitable[_coordinator_pb2.ResumeJobResponse]]:
+        """Goes on, with other limits if given; FAILED_PRECONDITION while a limit of the job is still reached."""
 
     @_abc_1.abstractmethod
     def CancelJob(

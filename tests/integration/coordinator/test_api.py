@@ -27,7 +27,15 @@ from dnd.errors import (
     UnitOutOfRange,
     UnknownName,
 )
-from dnd.jobs import JobSpec, JobState, LayerUnits, UnitState, spec_to_message
+from dnd.jobs import (
+    Job,
+    JobSpec,
+    JobState,
+    LayerUnits,
+    Limits,
+    UnitState,
+    spec_to_message,
+)
 from dnd.testing import Fakes
 from dnd.v1 import coordinator_pb2, coordinator_pb2_grpc
 from dnd_services.coordinator.models import ImageSetRow, JobLayerRow, UnitRow, WorkRow
@@ -238,6 +246,35 @@ def test_deleted_job_is_gone_and_its_artifacts_are_garbage(
     assert client.collect_garbage(0.0) == seen
     with stack.client("undisturbed") as other:
         assert records(other, other.get_job().id) == undisturbed
+
+
+def test_job_pauses_at_its_limit_and_resumes_with_a_higher_one(
+    client: Client, undisturbed: list[dict[str, Any]]
+) -> None:
+    job_id = client.create_job(replace(SPEC, limits=Limits(max_units=4))).id
+    job = wait_until(lambda: paused(client, job_id), "the limit is reached")
+    assert job.limits == Limits(max_units=4)
+    assert job.used.num_units == 4
+    assert "It has used 4 of at most 4 units" in job.pause_reason
+    with pytest.raises(FailedPrecondition, match="has used 4 of at most 4 units"):
+        client.resume_job(job_id)
+    with pytest.raises(InvalidInput, match=r"limits\.max_tokens is -1"):
+        client.resume_job(job_id, Limits(max_tokens=-1))
+    with pytest.raises(InvalidInput, match="has no price"):
+        client.resume_job(job_id, Limits(max_dollars=1.0))
+    with pytest.raises(InvalidInput, match="the operator has named no price"):
+        client.create_job(replace(SPEC, limits=Limits(max_dollars=1.0)))
+    resumed = client.resume_job(job_id, Limits(max_units=100))
+    assert (resumed.state, resumed.pause_reason) == (JobState.RUNNING, "")
+    finished = finish(client, job_id)
+    assert finished.used.num_tokens > 0
+    assert finished.used.num_images > 0
+    assert records(client, job_id) == undisturbed
+
+
+def paused(client: Client, job_id: str) -> Job | None:
+    job = client.get_job(job_id)
+    return job if job.state is JobState.PAUSED else None
 
 
 def test_nothing_new_starts_while_a_job_is_paused(

@@ -13,7 +13,7 @@ from unit.cli.conftest import Command
 
 from dnd.cli import job_commands
 from dnd.errors import Internal
-from dnd.jobs import JobState, StageCount, UnitState
+from dnd.jobs import JobState, Limits, StageCount, UnitState
 from dnd.stack import Home
 
 JOB_COMMANDS = ("watch", "labels", "export", "pause", "resume", "cancel", "retry")
@@ -169,6 +169,16 @@ def test_says_what_comes_next_when_a_job_was_changed(
     assert outcome.status == 0
     assert f"Job job-1 is {state}." in outcome.out
     assert next_step in outcome.out
+
+
+def test_resumes_with_the_limits_that_are_given(
+    dnd: Command, fake: FakeCoordinator, server: str
+) -> None:
+    assert dnd("resume", "--max-tokens", 500, "--max-dollars", 2.5, "--server", server).status == 0
+    assert fake.last_limits == Limits(max_tokens=500, max_dollars=2.5)
+    assert dnd("resume", "--server", server).status == 0
+    assert fake.last_limits == Limits()
+    assert dnd("resume", "--max-images", 0, "--server", server).status == 2
 
 
 def test_deletes_a_job_only_when_told_to(dnd: Command, fake: FakeCoordinator, server: str) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from coordinator_desk import Desk
+from coordinator_desk import SMALL, STAGES, Desk
 
 from dnd.errors import DigestMismatch
-from dnd.jobs import JobSpec, JobState
+from dnd.jobs import JobSpec, JobState, LayerUnits
 from dnd.types import Priority
-from dnd_services.coordinator.models import StagePauseRow, WorkRow
+from dnd_services.coordinator.budgets import Budgets, TenantRules
+from dnd_services.coordinator.models import JobRow, StagePauseRow, WorkRow
 
 
 def jobs_of(desk: Desk, stage: str) -> list[str]:
@@ -95,3 +96,60 @@ def test_probe_failing_again_makes_the_wait_longer(desk: Desk, spec: JobSpec) ->
     desk.fakes.summarizer.faults.call = None
     desk.run_until_idle()
     assert JobState(desk.job(job_id).state) is JobState.COMPLETED
+
+
+FEW = {**SMALL, "propose.max_candidates": "2"}
+HUGE = LayerUnits("encoder", tuple(range(80)))
+TEN = JobSpec(
+    "tiny",
+    (LayerUnits("features.conv", tuple(range(14, 24))),),
+    "shapes",
+    "starter",
+    SMALL,
+    priority=Priority.INTERACTIVE,
+)
+
+
+def count_rounds(desk: Desk, job_id: str) -> int:
+    """Rounds of dispatching and working until a job has ended."""
+    for number in range(200):
+        if JobState(desk.job(job_id).state).ended:
+            return number
+        desk.round()
+        desk.work()
+    raise AssertionError(f"the job never ends: {desk.progress(job_id)}")
+
+
+def test_huge_batch_job_delays_an_interactive_one_by_its_running_tasks_only(desk: Desk) -> None:
+    """In each round all that is out is worked off, so one round is the time of what is running."""
+    desk.tune(min_task_items=1, max_task_items=2)  # there is always more than may be handed out
+    alone = count_rounds(desk, desk.create(TEN, "alone", tenant="alone"))
+    batch = desk.create(JobSpec("wide", (HUGE,), "shapes", "starter", SMALL), "batch")
+    while not any(task.stage == "score" for task in desk.published):
+        desk.work()
+        desk.round()
+    already_out = len(desk.published)
+    urgent = desk.create(TEN, "urgent", tenant="urgent")
+    desk.delivered.clear()
+    assert count_rounds(desk, urgent) <= alone + 1  # the round that is under way
+    assert not JobState(desk.job(batch).state).ended
+    assert already_out <= 4 * len(STAGES)  # two tasks for each of two threads of a stage
+    for stage in ("exemplars", "caption", "summarize", "synthesize", "score"):
+        assert any(task.stage == stage and not task.is_batch for task in desk.delivered)
+
+
+def test_tenant_has_as_many_tasks_out_as_its_quota(desk: Desk, spec: JobSpec) -> None:
+    desk.tune(min_task_items=1, max_task_items=1)
+    desk.use(Budgets(tenants={"a": TenantRules(max_tasks=3)}))
+    spec = replace(spec, layers=(LayerUnits("features.conv", (10, 11, 12)),), overrides=FEW)
+    mine = {desk.create(replace(spec, seed=n), str(n), tenant="a") for n in (7, 8)}
+    other = desk.create(spec, tenant="b")
+    for _ in range(200):
+        desk.round()
+        with desk.store.reading() as session:
+            jobs = [session.get_one(JobRow, job_id) for job_id in mine]
+            assert desk.dispatcher._tasks_of_tenants(session, jobs)["a"] <= 3
+        if not desk.work():
+            break
+    for job_id in (*mine, other):
+        assert JobState(desk.job(job_id).state) is JobState.COMPLETED
