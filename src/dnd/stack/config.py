@@ -39,12 +39,12 @@ MORE_KEYS: Mapping[str, tuple[str, ...]] = {
     "scorer": ("cache_mb",),
     JUDGE: ("cache_mb",),
 }
-_FILE_KEYS = frozenset({"model", "prompts", "api_key_file"})
+_FILE_KEYS = frozenset({"model", "prompts", "api_key_file", "budgets"})
 COORDINATOR_KEYS = (
     *("port", "metrics_port", "drain_s", "lease_s", "renew_s", "heartbeat_s", "rpc_deadline_s"),
     *("max_attempts", "backoff_s", "pause_s", "down_s", "share_drawings", "sweep_s", "poll_s"),
     *("leader_s", "target_task_s", "cap_task_s", "max_task_items", "min_task_items"),
-    *("chunk_units", "open_units", "freeze_s"),
+    *("chunk_units", "open_units", "freeze_s", "budgets"),
 )
 WORKER_KEYS = ("threads",)
 WORKERS: Mapping[str, tuple[str, ...]] = {
@@ -190,13 +190,14 @@ def load_config(path: Path | None = None) -> StackConfig:
         raise BadSetting(f"{path} is no YAML: {' '.join(str(error).split())}") from None
     config = parse_config({} if data is None else data, str(path))
     base = path.absolute().parent
-    files = {
+    files: dict[str, Any] = {
         name: str(base / Path(given).expanduser())
         for name in ("models", "probes")
         if (given := getattr(config, name))
     }
     services = {name: _locate(one, base) for name, one in config.services.items()}
-    return dataclasses.replace(config, services=services, **files)  # type: ignore[arg-type]
+    coordinator = _locate(config.coordinator, base)
+    return dataclasses.replace(config, services=services, coordinator=coordinator, **files)
 
 
 def _locate(settings: Settings, base: Path) -> Settings:
