@@ -77,13 +77,16 @@ class LeaseKeeper:
             held = list(self._held.items())
         if not held:
             return
-        unwanted = []
         with self._store.writing() as session:
             until = self._store.now(session) + self._settings.lease_s
-            for calls, (stage, tickets) in held:
+            for _, (stage, tickets) in held:
                 renew(session, table_of(stage), tickets, until)
-                if not is_wanted(session, table_of(stage), tickets):
-                    unwanted.append(calls)
+        with self._store.reading() as session:  # the time that others cannot write stays short
+            unwanted = [
+                calls
+                for calls, (stage, tickets) in held
+                if not is_wanted(session, table_of(stage), tickets)
+            ]
         for calls in unwanted:
             calls.cancel()
 
