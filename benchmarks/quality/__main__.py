@@ -23,10 +23,11 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.quality import facets, reports, variants
+from benchmarks.quality.labelling import label_units
 from benchmarks.quality.scoring import KnownUnit, compare_methods
 from benchmarks.quality.sets import UnitSet, find_preferred, prepare
 from dnd.client import Client, EvaluationSettings, ImportedLabel
-from dnd.jobs import Job, JobSpec, LayerUnits, Method, UnitResult
+from dnd.jobs import Job, Method, UnitResult
 from dnd.stack import Home, load_config, running_server, start, stop
 from dnd_packs.starter.emoji_data import load_concepts
 
@@ -101,19 +102,9 @@ def label_by_all(client: Client, one: UnitSet, concept_set: str) -> Labelled:
     """Labels the units by each method; CLIP-Dissect from the names of all emoji."""
     jobs, results = {}, {}
     for method in Method:
-        spec = JobSpec(
-            one.model,
-            (LayerUnits(one.layer, tuple(sorted(one.truths))),),
-            one.probe,
-            "starter",
-            method=method,
-            concept_set="" if method is Method.DND else concept_set,
-        )
-        job = client.create_job(spec)
-        for current in client.watch(job.id):
-            job = current
-        jobs[method.value] = job
-        results[method.value] = {u.unit: u for u in client.labels(job.id, with_records=True)}
+        concepts = "" if method is Method.DND else concept_set
+        job, found = label_units(client, one, list(one.truths), method=method, concept_set=concepts)
+        jobs[method.value], results[method.value] = job, found
         CONSOLE.print(
             f"{one.model} {method.value}: {len(one.truths)} units in "
             f"{job.ended_at_s - job.created_at_s:.0f} s, {job.num_failed} failed"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.quality.labelling import label_units
 from benchmarks.quality.scoring import nearest_cosines
 from benchmarks.quality.sets import KNOWN, TWO, UnitSet
 from dnd.client import Client
-from dnd.jobs import JobSpec, LayerUnits, UnitResult
+from dnd.jobs import UnitResult
 
 MAX_ONE = 16
 """Units of one concept that are labelled too; the first of those that the benchmark labels."""
@@ -26,7 +26,12 @@ def run(client: Client, planted: UnitSet, console: Console) -> list[dict[str, An
     )
     rows = []
     for enabled in (False, True):
-        found = _label(client, planted, [u for own in units.values() for u in own], enabled)
+        _, found = label_units(
+            client,
+            planted,
+            [unit for own in units.values() for unit in own],
+            {"facets.enabled": enabled},
+        )
         for name, own in units.items():
             labels = [_labels(found[unit]) for unit in own]
             row = {
@@ -54,22 +59,6 @@ def run(client: Client, planted: UnitSet, console: Console) -> list[dict[str, An
     console.print("\n[bold]facets of planted units[/bold]")
     console.print(table)
     return rows
-
-
-def _label(
-    client: Client, planted: UnitSet, units: list[int], enabled: bool
-) -> Mapping[int, UnitResult]:
-    spec = JobSpec(
-        planted.model,
-        (LayerUnits(planted.layer, tuple(sorted(units))),),
-        planted.probe,
-        "starter",
-        overrides={"facets.enabled": str(enabled).lower()},
-    )
-    job = client.create_job(spec)
-    for _ in client.watch(job.id):
-        pass
-    return {unit.unit: unit for unit in client.labels(job.id, with_records=True)}
 
 
 def _labels(unit: UnitResult) -> list[str]:

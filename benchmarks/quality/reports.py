@@ -20,7 +20,7 @@ from dnd.report.evaluation import null_rows
 from dnd.report.judged import decimal
 
 RIGHT = 0.6
-"""A label this close to the truth is counted as right (issue: mean cosine of at least 0.6)."""
+"""A label with at least this cosine to the truth is counted as right."""
 BOUNDS = (0.0, 0.5, 0.8, 0.9, 1.01)
 
 

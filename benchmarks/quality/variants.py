@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,11 +9,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.quality.labelling import label_units
 from benchmarks.quality.scoring import nearest_cosines
 from benchmarks.quality.sets import GROUPS, IMAGENET, KNOWN, UnitSet
 from dnd.client import Client
 from dnd.evaluation.compare import bootstrap_interval
-from dnd.jobs import JobSpec, LayerUnits
 
 MAX_UNITS = 12
 """Of each part; which ones are the first of those that the benchmark labels."""
@@ -90,17 +89,8 @@ def _cosines(
             for part in (KNOWN, IMAGENET, GROUPS)
             for unit in one.parts.get(part, ())[:MAX_UNITS]
         ]
-        spec = JobSpec(
-            one.model,
-            (LayerUnits(one.layer, tuple(sorted(units))),),
-            one.probe,
-            "starter",
-            overrides={path: json.dumps(value) for path, value in changes.items()},
-        )
-        job = client.create_job(spec)
-        for _ in client.watch(job.id):
-            pass
-        for unit in client.labels(job.id, with_records=True):
+        _, found = label_units(client, one, units, changes)
+        for unit in found.values():
             pool = [c["text"] for c in (unit.record or {}).get("candidates", ())]
             pools.append((pool, one.truths[unit.unit]))
             labels.append((unit.labels or ("",))[0])
