@@ -26,8 +26,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup ## Label units of a real ImageNet network on this machine -> demo-results/
 	$(BIN)/dnd demo --out demo-results
 
-test: setup ## All tests
-	$(BIN)/python -m pytest
+test: setup ## All tests, two at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup ## Format, lint, types, import contracts, protos, stubs
 	$(BIN)/ruff format --check .

@@ -21,7 +21,7 @@ import numpy as np
 from dnd import keys, stages
 from dnd.chunks import chunks
 from dnd.clients import Services
-from dnd.errors import DndError, TooFewResults
+from dnd.errors import DndError, TooFewResults, passing_error
 from dnd.profiles import MIN_CONCEPTS
 from dnd.rounding import round_digits
 from dnd.stages import SETS_PER_CALL, Plan
@@ -127,7 +127,7 @@ def measure_bank(
     kept: list[tuple[str, tuple[float, ...], list[np.ndarray]]] = []
     for concept, one in drawn:
         measurement, vector = measured[one.key], vectors[concept]
-        if passing := stages.passing_error((measurement, vector)):
+        if passing := passing_error((measurement, vector)):
             raise passing
         if isinstance(measurement, DndError) or isinstance(vector, DndError):
             continue

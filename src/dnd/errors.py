@@ -35,6 +35,7 @@ only an ITEM error counts as an attempt of that item.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 
@@ -237,6 +238,12 @@ def kind_of(error: BaseException) -> Kind:
     if isinstance(error, (Systemic, DigestMismatch)):
         return Kind.SYSTEMIC
     return Kind.ITEM
+
+
+def passing_error(answers: Iterable[object]) -> DndError | None:
+    """The first error that is not the item's own, if there is one (`dnd.errors.kind_of`)."""
+    errors = (answer for answer in answers if isinstance(answer, DndError))
+    return next((error for error in errors if kind_of(error) is not Kind.ITEM), None)
 
 
 def from_wire(

@@ -27,8 +27,8 @@ import numpy as np
 from dnd import keys
 from dnd.chunks import chunks
 from dnd.clients import Services
-from dnd.clusters import choose_images, find_clusters
-from dnd.errors import DndError, Kind, TooFewResults, kind_of
+from dnd.errors import DndError, TooFewResults, passing_error
+from dnd.facets import find_facets, join_facets
 from dnd.images import decode_image, encode_png, make_montage
 from dnd.profiles import Profile
 from dnd.types import (
@@ -44,7 +44,6 @@ from dnd.types import (
     Ranking,
     ScoreCandidate,
     ScoreUnit,
-    TopImages,
     UnitActivity,
     UnitCaptions,
     UnitDissection,
@@ -54,11 +53,9 @@ from dnd.types import (
 # What one call carries, so that it ends well within its deadline on the slowest profile.
 CAPTIONS_PER_CALL = 128
 DRAWINGS_PER_CALL = 40
-EMBEDDINGS_PER_CALL = 128
 PROPOSALS_PER_CALL = 8
 MONTAGES_PER_CALL = 16
 SETS_PER_CALL = 32
-TOP_IMAGES_PER_CALL = 64
 UNITS_PER_CALL = 64
 
 NUM_WEAK_DECILES = 5
@@ -241,7 +238,10 @@ def select_exemplars(
         for one in found
         if not isinstance(one, DndError) and one.activity is UnitActivity.LIVE
     ]
-    facets = dict(zip(live, find_facets(services, plan, index_ref, live), strict=True))
+    found_facets = find_facets(
+        services, plan.profile.facets, index_ref, live, plan.digest("scorer")
+    )
+    facets = dict(zip(live, found_facets, strict=True))
     asked = [(unit, facet) for unit in live for facet in facets[unit]]
     if not asked:
         return found
@@ -258,89 +258,9 @@ def select_exemplars(
     return [
         one
         if isinstance(one, DndError)
-        else _join_facets(one, [(facet, next(answers)) for facet in facets.get(one.unit, ())])
+        else join_facets(one, [(facet, next(answers)) for facet in facets.get(one.unit, ())])
         for one in found
     ]
-
-
-@dataclass(frozen=True)
-class Facet:
-    """One of several kinds of images that a unit responds to.
-
-    Attributes:
-        sources: References of the images, highest activation first.
-        share: Of the kind in what excites the unit, 0..1.
-    """
-
-    sources: tuple[str, ...]
-    share: float
-
-
-def find_facets(
-    services: Services, plan: Plan, index_ref: str, units: Sequence[int]
-) -> list[tuple[Facet, ...]]:
-    """The kinds of images that each unit responds to, weightiest first; none if it is one kind.
-
-    All images that the index kept of a unit and that excite it at least `min_activation` as much
-    as its strongest ones are clustered by the scorer's embeddings (`dnd.clusters`).
-    """
-    settings = plan.profile.facets
-    chosen: list[dict[str, float]] = []
-    for some in chunks(units, TOP_IMAGES_PER_CALL):
-        for top in services.activations.list_top_images(index_ref, some):
-            chosen.append(_weigh_images(top, settings.min_activation))
-    images = list(dict.fromkeys(image for weights in chosen for image in weights))
-    vectors: dict[str, tuple[float, ...]] = {}
-    for some_images in chunks(images, EMBEDDINGS_PER_CALL):
-        answers = services.scorer.embed_images(some_images, model_digest=plan.digest("scorer"))
-        if passing := passing_error(answers):
-            raise passing
-        for image, answer in zip(some_images, answers, strict=True):
-            if not isinstance(answer, DndError):
-                vectors[image] = answer
-    found: list[tuple[Facet, ...]] = []
-    for weights in chosen:
-        sources = [image for image in weights if image in vectors]
-        if len(sources) < 2 * settings.min_images:
-            found.append(())
-            continue
-        clustering = find_clusters(
-            np.array([vectors[image] for image in sources]),
-            np.array([weights[image] for image in sources]),
-            max_clusters=settings.max_clusters,
-            min_silhouette=settings.min_silhouette,
-            min_share=settings.min_share,
-            min_images=settings.min_images,
-        )
-        facets = tuple(
-            Facet(tuple(sources[place] for place in members), round(share, 4))
-            for members, share in zip(clustering.members, clustering.shares, strict=True)
-        )
-        found.append(facets if len(facets) > 1 else ())
-    return found
-
-
-def _weigh_images(top: TopImages, min_activation: float) -> dict[str, float]:
-    """The images of a unit that count, highest activation first, and how much."""
-    weights = choose_images(top.activations, top.median, min_activation)
-    return {
-        image: float(weight)
-        for image, weight in zip(top.sources, weights, strict=True)
-        if weight > 0
-    }
-
-
-def _join_facets(
-    whole: UnitExemplars, facets: Sequence[tuple[Facet, OrError[UnitExemplars]]]
-) -> OrError[UnitExemplars]:
-    """The exemplars of all kinds as one value; deciles are of the unit and stay with the first."""
-    parts: list[UnitExemplars] = []
-    for facet, answer in facets:
-        if isinstance(answer, DndError):
-            return answer
-        deciles = () if parts else whole.deciles
-        parts.append(replace(answer, share=facet.share, deciles=deciles))
-    return replace(parts[0], facets=tuple(parts[1:])) if parts else whole
 
 
 # --- Step 2: propose ------------------------------------------------------------------------------
@@ -756,12 +676,6 @@ def _regroup(answers: Sequence[OrError[T]], nums_parts: Sequence[int]) -> list[O
         else:
             results.append(replace(parts[0], facets=tuple(parts[1:])))
     return results
-
-
-def passing_error(answers: Iterable[object]) -> DndError | None:
-    """The first error that is not the item's own, if there is one (`dnd.errors.kind_of`)."""
-    errors = (answer for answer in answers if isinstance(answer, DndError))
-    return next((error for error in errors if kind_of(error) is not Kind.ITEM), None)
 
 
 def _too_few(what: str, num: int, needed: int, answers: Iterable[OrError[str]]) -> TooFewResults:

@@ -7,7 +7,11 @@ import random
 
 import pytest
 
-SEED = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
+# Written back, so that the processes of a parallel run draw alike.
+os.environ["CHAOS_SEED"] = os.environ.get("CHAOS_SEED") or str(
+    random.SystemRandom().randrange(10**6)
+)
+SEED = int(os.environ["CHAOS_SEED"])
 
 
 @pytest.fixture

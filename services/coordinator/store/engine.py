@@ -51,6 +51,7 @@ class Store:
         writes; on PostgreSQL rows are locked as they are read (`with_for_update`).
         """
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
+            session.connection()  # or the transaction would begin with the first statement
             yield session
 
     def now(self, session: Session) -> float:

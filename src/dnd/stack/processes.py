@@ -90,7 +90,7 @@ def find(running: Running) -> psutil.Process | None:
         process = library.Process(running.pid)
         if abs(process.create_time() - running.created_at_s) > _TOLERANCE_S:
             return None
-        return None if process.status() == library.STATUS_ZOMBIE else process
+        return process if _lives(process) else None
     except (library.NoSuchProcess, library.AccessDenied):
         return None
 
@@ -121,8 +121,9 @@ def end_all(processes: Sequence[Running], grace_s: float) -> list[str]:
                 process.kill()
             except library.NoSuchProcess:
                 continue
-    until = time.monotonic() + 5
-    while any(find(one) for one in killed) and time.monotonic() < until:
+    until = time.monotonic() + 5  # SIGKILL takes effect a moment after it is sent
+    rest = [process for family in families.values() for process in family]
+    while any(_lives(process) for process in rest) and time.monotonic() < until:
         time.sleep(0.05)
     return [one.name for one in killed]
 
@@ -140,6 +141,15 @@ def memory_bytes(running: Running) -> int:
         except library.NoSuchProcess:
             continue
     return total
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it still runs: one that has ended may wait long for a parent to ask about it."""
+    library = _psutil()
+    try:
+        return bool(process.is_running() and process.status() != library.STATUS_ZOMBIE)
+    except library.NoSuchProcess:
+        return False
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
