@@ -109,9 +109,10 @@ def report(
         "captions": _items(before, after, "captioner"),
         "drawings": _items(before, after, "synthesizer"),
     }
-    shared = Table("what", "needed", "computed", "hit rate")
+    # What is drawn for the percentiles is computed beside, and no candidate's.
+    shared = Table("what", "in the results", "computed", "hit rate")
     for what, needed in asked.items():
-        rate = 1 - done[what] / needed if needed else 0.0
+        rate = max(0.0, 1 - done[what] / needed) if needed else 0.0
         shared.add_row(what, str(needed), str(done[what]), f"{rate:.0%}")
     CONSOLE.print(shared)
 
