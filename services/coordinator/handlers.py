@@ -303,7 +303,12 @@ def _calibrate_labels(bench: Bench, plan: Plan, group: Group) -> Sequence[OrErro
         state = UnitState(unit.labelled_as)
         if state is UnitState.LABELED and found.percentile < plan.profile.calibration.threshold:
             state = UnitState.UNCERTAIN
-        return UnitStep(_save(bench, found), settled=state, labels=tuple(unit.labels))
+        return UnitStep(
+            _save(bench, found),
+            settled=state,
+            labels=tuple(unit.labels),
+            percentile=found.percentile,
+        )
 
     answers = _through(
         _each(group.unit_rows, label_of),

@@ -122,6 +122,7 @@ class UnitRow(Base):
         fresh_set_id: The image set of its label, drawn afresh.
         labelled_as: Its state once it has a label, unless its percentile makes it uncertain.
         auc: Of its label's drawings against the job's other drawings.
+        percentile: Of its label among the concepts of the bank; None until it is calibrated.
     """
 
     __tablename__ = "unit"
@@ -144,6 +145,7 @@ class UnitRow(Base):
     fresh_set_id: Mapped[int | None] = mapped_column(BigInteger)
     labelled_as: Mapped[str] = mapped_column(String(12), default="", server_default="")
     auc: Mapped[float | None]
+    percentile: Mapped[float | None]
 
 
 class Claimable:

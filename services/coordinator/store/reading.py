@@ -57,7 +57,7 @@ def read_progress(session: Session, job: JobRow, now: float, silent_s: float) ->
     pending = job.num_units - sum(n for s, n in units.items() if s is not UnitState.PENDING)
     units.pop(UnitState.PENDING, None)
     if pending:
-        unended = _state_of_unended(job)
+        unended = state_of_unended(job)
         units[unended] = units.get(unended, 0) + pending
     times = read_times(session)
     return Progress(
@@ -186,7 +186,7 @@ def read_backlog(session: Session) -> dict[str, float]:
     return backlog
 
 
-def _state_of_unended(job: JobRow) -> UnitState:
+def state_of_unended(job: JobRow) -> UnitState:
     """What a unit is that has not ended, given its job: cancelling a job is one flag."""
     if job.state == JobState.CANCELLED.value:
         return UnitState.CANCELLED
@@ -213,7 +213,7 @@ def find_unit(session: Session, job: JobRow, layer_path: str, unit: int) -> Unit
     ordinal = ordinal_of(layer, unit)
     if ordinal is None:
         raise NotFound(f"Job {job.id} has no unit {unit} of layer {layer_path!r}.")
-    return _view(job, layer, unit, ordinal, session.get(UnitRow, (job.id, ordinal)))
+    return view_unit(job, layer, unit, ordinal, session.get(UnitRow, (job.id, ordinal)))
 
 
 def list_units(
@@ -254,11 +254,11 @@ def _units_of_layer(
     last = layer.first_ordinal + layer.num_units
     written_until = min(max(job.next_ordinal, first), last)
     rows = _rows_between(session, job, state, first, written_until, limit)
-    views = [_view(job, layer, row.unit, row.ordinal, row) for row in rows]
-    if state in (None, _state_of_unended(job)) and len(views) < limit:
+    views = [view_unit(job, layer, row.unit, row.ordinal, row) for row in rows]
+    if state in (None, state_of_unended(job)) and len(views) < limit:
         stop = min(last, written_until + limit - len(views))
         for ordinal, unit in units_between(layer, written_until, stop):
-            views.append(_view(job, layer, unit, ordinal, None))
+            views.append(view_unit(job, layer, unit, ordinal, None))
     return views
 
 
@@ -273,7 +273,7 @@ def _rows_between(
     )
     if state is not None:
         stored = {state.value}
-        if state is _state_of_unended(job):
+        if state is state_of_unended(job):
             stored.add(UnitState.PENDING.value)
         elif state is UnitState.PENDING:
             return []
@@ -281,10 +281,11 @@ def _rows_between(
     return session.scalars(statement).all()
 
 
-def _view(
+def view_unit(
     job: JobRow, layer: JobLayerRow, unit: int, ordinal: int, row: UnitRow | None
 ) -> UnitView:
+    """A unit of a job, with or without a row."""
     state = UnitState.PENDING if row is None else UnitState(row.state)
     if state is UnitState.PENDING:
-        state = _state_of_unended(job)
+        state = state_of_unended(job)
     return UnitView(layer.layer, unit, ordinal, state, row)

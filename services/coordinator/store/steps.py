@@ -29,6 +29,7 @@ class UnitStep:
         needs: Image sets to be drawn before the next stage.
         other_timings: Seconds of stages that the unit shares with others.
         tokens: What the language model took.
+        percentile: Of the label among the concepts of the bank, once it is calibrated.
     """
 
     output_ref: str
@@ -38,6 +39,7 @@ class UnitStep:
     needs: tuple[Need, ...] = ()
     other_timings: tuple[tuple[str, float], ...] = ()
     tokens: TokenUse = field(default_factory=TokenUse)
+    percentile: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def finish_units(
         following = states.NEXT_STAGE[work.stage]
         if step.labels:
             unit.labels = list(step.labels)
+            unit.percentile = step.percentile
         if step.settled is not None:
             unit.error = ""
             if not step.labels:

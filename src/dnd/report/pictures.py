@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from dnd.errors import BadImage, NotFound
 from dnd.images import decode_image, encode_thumbnail
@@ -60,12 +61,25 @@ LEVELS = (
 
 @dataclass(frozen=True)
 class Picture:
-    """A thumbnail: the class that shows it, and the size of the image it was made from, pixels."""
+    """A thumbnail, and the size of the image it was made from, pixels.
+
+    Attributes:
+        css_class: Shows it, in a page that carries its pictures.
+        data: Encoded, in such a page.
+        href: Where it lies, for a page that carries none.
+    """
 
     css_class: str
     width: int
     height: int
     data: bytes
+    href: str = ""
+
+
+class Pictures(Protocol):
+    """The thumbnails of a page by the references of their images; None for what is gone."""
+
+    def get(self, ref: str) -> Picture | None: ...
 
 
 class Album:

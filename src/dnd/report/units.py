@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from dnd.report.components import COMPONENTS, METHODS, ORIGINS, Component
-from dnd.report.pictures import Album, Kind, Level
+from dnd.report.pictures import Kind, Level, Pictures
 from dnd.report.scale import Scale, short
 
 
@@ -18,7 +18,8 @@ class Tile:
     """A picture with the unit's activation on it.
 
     Attributes:
-        css_class: Of the thumbnail; empty if the picture is gone.
+        css_class: Of the thumbnail; empty if the page does not carry it.
+        href: Of the thumbnail; empty if the page carries it, and if it is gone.
         aspect: Width divided by height of the image that it was made from.
         box: Left, top, width, height of the crop in per cent of the picture; None for all of it.
         activation: As text.
@@ -32,6 +33,7 @@ class Tile:
     activation: str
     fraction: float = 0.0
     caption: str | None = None
+    href: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def shown_pictures(record: Mapping[str, Any], level: Level) -> Iterator[tuple[st
             yield ref, Kind.DRAWING
 
 
-def view_unit(record: Mapping[str, Any], album: Album, level: Level) -> UnitView:
+def view_unit(record: Mapping[str, Any], album: Pictures, level: Level) -> UnitView:
     """What a page says about the unit of `record`."""
     labels = tuple(label["text"] for label in record.get("labels") or [])
     truth = record.get("true_class") or {}
@@ -207,7 +209,7 @@ def _concepts(record: Mapping[str, Any]) -> tuple[ConceptView, ...]:
     )
 
 
-def _exemplars(record: Mapping[str, Any], album: Album) -> tuple[Tile, ...]:
+def _exemplars(record: Mapping[str, Any], album: Pictures) -> tuple[Tile, ...]:
     found = record.get("exemplars") or []
     scale = Scale.of([e["activation"] for e in found])
     return tuple(
@@ -218,7 +220,7 @@ def _exemplars(record: Mapping[str, Any], album: Album) -> tuple[Tile, ...]:
     )
 
 
-def _deciles(record: Mapping[str, Any], album: Album, level: Level) -> tuple[Decile, ...]:
+def _deciles(record: Mapping[str, Any], album: Pictures, level: Level) -> tuple[Decile, ...]:
     all_images = record.get("deciles") or []
     scale = Scale.of([image["activation"] for image in all_images])
     shown = _kept_deciles(record, level)
@@ -256,7 +258,7 @@ def _best_first(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _candidates(
-    record: Mapping[str, Any], album: Album, level: Level, components: Sequence[Component]
+    record: Mapping[str, Any], album: Pictures, level: Level, components: Sequence[Component]
 ) -> tuple[CandidateView, ...]:
     ordered = _best_first(record)
     num_labels = len(record.get("labels") or [])
@@ -317,7 +319,7 @@ def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _tile(
-    album: Album,
+    album: Pictures,
     ref: str,
     activation: float,
     scale: Scale,
@@ -342,6 +344,7 @@ def _tile(
         activation=scale.text(activation),
         fraction=scale.fraction(activation),
         caption=caption,
+        href=picture.href if picture else "",
     )
 
 

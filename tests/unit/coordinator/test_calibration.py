@@ -54,6 +54,9 @@ def test_units_have_percentiles_and_states_that_follow_from_them(
     desk.run_until_idle()
     assert JobState(desk.job(job_id).state) is JobState.COMPLETED
     records = desk.records(job_id)
+    assert [view.row.percentile for view in desk.units(job_id) if view.row] == [
+        record["percentile"] for record in records
+    ]
     for record in records:
         if record["state"] not in LABELLED:
             assert record["percentile"] is record["calibration"] is None
