@@ -177,6 +177,10 @@ class CoordinatorStack:
         with Client(address, tenant=tenant, deadline_s=60.0, retry_s=retry_s) as client:
             yield client
 
+    def web_url(self) -> str:
+        """Where the coordinator serves REST."""
+        return str(json.loads(self._ready_file("coordinator").read_text())["web"])
+
     def rows(self, table: type[T], **equal: Any) -> list[T]:
         """Rows of the record, looked up beside the coordinator."""
         with self.store.reading() as session:

@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 import sys
+from collections.abc import Mapping
 
 import grpc
 from prometheus_client import Gauge
@@ -27,6 +28,8 @@ from dnd_services.coordinator.servicer import CoordinatorServicer
 from dnd_services.coordinator.settings import CoordinatorSettings
 from dnd_services.coordinator.store import Store
 from dnd_services.coordinator.store.reading import read_backlog
+from dnd_services.coordinator.web.app import create_app
+from dnd_services.coordinator.web.serving import WebServer
 
 
 def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
@@ -61,12 +64,18 @@ def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
         after_sweep=show_backlog,
     )
     servicer = CoordinatorServicer(store, services, settings, nudge.ring, budgets)
+    web = WebServer(create_app(servicer), settings.host, settings.web_port)
     leader.start()
 
     def add(server: grpc.aio.Server) -> None:
         coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(servicer, server)
 
+    async def start() -> Mapping[str, str]:
+        await web.start()
+        return {"web": web.url}
+
     async def close() -> None:
+        await web.close()
         await asyncio.to_thread(leader.close)
         servicer.close()
         services.close()
@@ -74,7 +83,7 @@ def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
         nudge.close()
         store.close()
 
-    return StageService("dnd.v1.CoordinatorService", add, close)
+    return StageService("dnd.v1.CoordinatorService", add, close, start)
 
 
 if __name__ == "__main__":

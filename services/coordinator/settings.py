@@ -105,6 +105,7 @@ class CoordinatorSettings(QueueSettings):
             (`budgets.py`); empty for none.
         judge: Target of the judge, a scorer whose model selection never uses; empty for none, and
             then nothing can be evaluated.
+        web_port: TCP port of REST and the explorer; 0 takes a free one.
     """
 
     sweep_s: float = 2.0
@@ -119,6 +120,7 @@ class CoordinatorSettings(QueueSettings):
     freeze_s: float = 10.0
     budgets: str = ""
     judge: str = ""
+    web_port: int = 0
 
     @property
     def targets(self) -> dict[str, str]:
@@ -127,6 +129,8 @@ class CoordinatorSettings(QueueSettings):
 
     def validate(self) -> None:
         super().validate()
+        if not 0 <= self.web_port <= 65535:
+            raise BadSetting(f"DND_WEB_PORT = {self.web_port}: expected 0 to 65535.")
         if self.cap_task_s < self.target_task_s:
             raise BadSetting(
                 f"DND_CAP_TASK_S = {self.cap_task_s}: expected at least DND_TARGET_TASK_S "
@@ -169,8 +173,8 @@ class WorkerSettings(QueueSettings):
 
 
 def _expect_positive(settings: QueueSettings) -> None:
-    """Every number of these settings must be above 0; ports and drain_s are checked by the base."""
-    base = {item.name for item in fields(ServerSettings)}
+    """Every number of these settings must be above 0; ports and drain_s are checked elsewhere."""
+    base = {item.name for item in fields(ServerSettings)} | {"web_port"}
     for item in fields(settings):
         value = getattr(settings, item.name)
         if item.name in base or isinstance(value, (str, bool)):

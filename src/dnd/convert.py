@@ -114,7 +114,7 @@ def images(refs: Iterable[str]) -> list[types_pb2.Image]:
 
 def enum_value(member: Enum, descriptor: EnumDescriptor) -> int:
     """The number of `member` in a protobuf enum with the same member names."""
-    return int(descriptor.values_by_name[f"{_prefix(descriptor)}_{member.name}"].number)
+    return int(descriptor.values_by_name[f"{enum_prefix(descriptor)}_{member.name}"].number)
 
 
 def enum_member(number: int, descriptor: EnumDescriptor, cls: type[Enum]) -> Any:
@@ -124,7 +124,7 @@ def enum_member(number: int, descriptor: EnumDescriptor, cls: type[Enum]) -> Any
         InvalidInput: The number is unspecified or unknown.
     """
     value = descriptor.values_by_number.get(number)
-    name = value.name.removeprefix(_prefix(descriptor) + "_") if value else str(number)
+    name = value.name.removeprefix(enum_prefix(descriptor) + "_") if value else str(number)
     try:
         return cls[name]
     except KeyError:
@@ -143,7 +143,7 @@ def _fields(message_class: type[Message]) -> list[tuple[str, FieldDescriptor]]:
     return list(message_class.DESCRIPTOR.fields_by_name.items())
 
 
-def _prefix(descriptor: EnumDescriptor) -> str:
+def enum_prefix(descriptor: EnumDescriptor) -> str:
     """TOPK_COMPARE of ScoringFunction is SCORING_FUNCTION_TOPK_COMPARE on the wire."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", descriptor.name).upper()
 

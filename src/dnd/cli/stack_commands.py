@@ -22,6 +22,7 @@ from dnd.stack import (
     repair,
     start,
     stop,
+    web_address,
 )
 
 
@@ -69,6 +70,7 @@ def up(home: Path, config: Path | None, print_config: bool, mend: bool) -> None:
     if is_terminal():
         console().print(status_table(inspect(place, with_counts=False)))
     say(f"The stack runs in {place.path}; logs are in {place.logs}.")
+    say(f"Explorer and REST: {web_address(place)}")
     say("Next: `dnd label MODEL --layer PATH --probe NAME`; `dnd status` and `dnd down` for it.")
 
 
@@ -88,6 +90,8 @@ def status(home: Path) -> None:
             "its jobs then go on."
         )
     console().print(status_table(members))
+    if address := web_address(place):
+        say(f"Explorer and REST: {address}")
     if dead:
         raise Unavailable(
             describe_death(place, dead) + "\nStart again what has died with `dnd up --repair`."

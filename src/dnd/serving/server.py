@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -49,11 +49,13 @@ class StageService:
         full_name: Name of the gRPC service, for health and reflection.
         add: Adds the servicer to a server.
         close: Ends what the servicer runs; called once the last call has ended.
+        start: Starts what is served besides gRPC; what goes into the endpoints file about it.
     """
 
     full_name: str
     add: Callable[[grpc.aio.Server], None]
     close: Callable[[], Awaitable[None]]
+    start: Callable[[], Awaitable[Mapping[str, str]]] | None = None
 
 
 S = TypeVar("S", bound=ServerSettings)
@@ -96,7 +98,8 @@ async def _serve(name: str, settings: S, build: Callable[[S, Metrics], StageServ
     metrics_port = _bind_metrics(metrics, settings)
     service = await asyncio.to_thread(build, settings, metrics)
     checker = await start_server(server, service)
-    _announce(settings, port, metrics_port)
+    more = await service.start() if service.start else {}
+    _announce(settings, port, metrics_port, more)
     log.info("serving on %s:%d, metrics on %s:%d", settings.host, port, settings.host, metrics_port)
 
     await stopping.wait()
@@ -139,7 +142,9 @@ def _bind_metrics(metrics: Metrics, settings: ServerSettings) -> int:
     return int(http.server_port)
 
 
-def _announce(settings: ServerSettings, port: int, metrics_port: int) -> None:
+def _announce(
+    settings: ServerSettings, port: int, metrics_port: int, more: Mapping[str, str]
+) -> None:
     """Writes where the server listens, all at once, for whoever started it."""
     if not settings.endpoints_file:
         return
@@ -151,6 +156,7 @@ def _announce(settings: ServerSettings, port: int, metrics_port: int) -> None:
                 "pid": os.getpid(),
                 "address": f"{settings.host}:{port}",
                 "metrics": f"http://{settings.host}:{metrics_port}/metrics",
+                **more,
             }
         )
     )

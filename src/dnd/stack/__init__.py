@@ -3,7 +3,7 @@
 from dnd.stack.config import StackConfig, default_yaml, load_config
 from dnd.stack.health import Health, Member, dead_members, describe_death, inspect
 from dnd.stack.home import Home, default_home
-from dnd.stack.stack import repair, running_server, start, stop
+from dnd.stack.stack import repair, running_server, start, stop, web_address
 
 __all__ = [
     "Health",
@@ -20,4 +20,5 @@ __all__ = [
     "running_server",
     "start",
     "stop",
+    "web_address",
 ]

@@ -44,7 +44,7 @@ COORDINATOR_KEYS = (
     *("port", "metrics_port", "drain_s", "lease_s", "renew_s", "heartbeat_s", "rpc_deadline_s"),
     *("max_attempts", "backoff_s", "pause_s", "down_s", "share_drawings", "sweep_s", "poll_s"),
     *("leader_s", "target_task_s", "cap_task_s", "max_task_items", "min_task_items"),
-    *("chunk_units", "open_units", "freeze_s", "budgets"),
+    *("chunk_units", "open_units", "freeze_s", "budgets", "web_port"),
 )
 WORKER_KEYS = ("threads",)
 WORKERS: Mapping[str, tuple[str, ...]] = {
@@ -114,6 +114,7 @@ services:
 # The coordinator, and what it and its workers must agree on.
 coordinator:
   port: 0              # 0 takes a free one
+  web_port: 0          # of REST and the explorer; 0 takes a free one
 
 # One worker process for each stage, but index does dissect too, and score calibrate; threads are
 # tasks at the same time.

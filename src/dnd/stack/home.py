@@ -127,7 +127,7 @@ class Home:
         draft.replace(self.run / "stack.json")
 
     def read_endpoints(self, name: str) -> dict[str, Any]:
-        """Where a process listens ("pid", "address", "metrics"); empty until it does."""
+        """Where a process listens ("pid", "address", "metrics", "web"); empty until it does."""
         try:
             data = json.loads(self.endpoints(name).read_text())
         except (OSError, ValueError):

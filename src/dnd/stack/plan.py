@@ -70,7 +70,7 @@ def _worker(name: str, queue: Mapping[str, str], config: StackConfig, home: Home
         **{
             key: value
             for key, value in queue.items()
-            if key not in ("DND_PORT", "DND_METRICS_PORT")
+            if key not in ("DND_PORT", "DND_METRICS_PORT", "DND_WEB_PORT")
         },
         **_variables(config.workers[name]),
         "DND_STAGE": ",".join(WORKERS[name]),

@@ -102,6 +102,12 @@ def running_server(home: Home) -> str | None:
     return f"file:{home.endpoints(COORDINATOR)}" if alive else None
 
 
+def web_address(home: Home) -> str:
+    """URL of REST and the explorer; empty if no coordinator runs in the home."""
+    running = running_server(home) is not None
+    return str(home.read_endpoints(COORDINATOR).get("web", "")) if running else ""
+
+
 def _programs(config: StackConfig, home: Home, port: int) -> list[Program]:
     """All programs; a broker on `port` among them unless the configuration names one."""
     if config.redis:

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 import grpc
+import httpx2
 import psutil
 import pytest
 from coordinator_stack import SPEC, CoordinatorStack, Gate, finish, records, wait_until
@@ -88,6 +89,20 @@ def test_callers_see_one_job_through_all_methods(
     assert all(data.startswith(b"\x89PNG") for data in client.images(job.id, refs))
     with pytest.raises(NotFound):
         client.images(job.id, ["sha256:" + "0" * 64])
+
+
+def test_rest_is_served_beside_grpc_with_the_tenant_s_jobs(
+    stack: CoordinatorStack, client: Client, fakes: Fakes, tenant: str
+) -> None:
+    gate = fakes.activations.faults.call = Gate("IndexShard")
+    job_id = client.create_job(SPEC).id
+    with httpx2.Client(
+        base_url=f"{stack.web_url()}/api/v1", headers={"x-dnd-tenant": tenant}
+    ) as web:
+        assert [one["id"] for one in web.get("/jobs").json()["jobs"]] == [job_id]
+        assert web.post(f"/jobs/{job_id}/cancel").json()["job"]["state"] == "cancelled"
+        assert web.get(f"/jobs/{job_id}", headers={"x-dnd-tenant": "other"}).status_code == 404
+    gate.open()
 
 
 def test_job_is_made_once_when_its_request_comes_again(client: Client, fakes: Fakes) -> None:

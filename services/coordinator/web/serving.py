@@ -1,0 +1,81 @@
+"""The HTTP server inside the coordinator's process and event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from dnd.errors import BadSetting
+
+MAX_CONNECTIONS = 1000
+
+
+class WebServer:
+    """Serves an application on a port that is taken when this is made.
+
+    Raises:
+        BadSetting: The port is in use.
+    """
+
+    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+        self._socket = _bind(host, port)
+        self._task: asyncio.Task[None] | None = None
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                lifespan="off",
+                ws="none",
+                limit_concurrency=MAX_CONNECTIONS,
+                timeout_graceful_shutdown=5,
+            )
+        )
+
+    async def start(self) -> None:
+        """Starts to serve."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        while not self._server.started and not self._task.done():
+            await asyncio.sleep(0.01)
+        if self._task.done():
+            await self._task
+
+    async def close(self) -> None:
+        """Lets requests finish for a few seconds, then ends."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+        self._socket.close()
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the process that it is a part of."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise BadSetting(
+            f"DND_WEB_PORT = {port}: {error.strerror} on {host}; end the process that holds it or "
+            "set another port (0 takes a free one)."
+        ) from None
+    found.set_inheritable(False)
+    return found
