@@ -25,7 +25,7 @@ from rich.console import Console
 from benchmarks.quality import facets, reports, variants
 from benchmarks.quality.labelling import label_units
 from benchmarks.quality.scoring import KnownUnit, compare_methods
-from benchmarks.quality.sets import UnitSet, find_preferred, prepare
+from benchmarks.quality.sets import UnitSet, class_set, prepare
 from dnd.client import Client, EvaluationSettings, ImportedLabel
 from dnd.jobs import Job, Method, UnitResult
 from dnd.stack import Home, load_config, running_server, start, stop
@@ -76,17 +76,18 @@ def run(folder: Path, max_units: int, with_variants: bool) -> None:
         with Client(target) as client:
             names = "\n".join(concept.name for concept in load_concepts())
             concept_set = client.create_concept_set("emoji names", names).concept_set
-            for one in made.sets:
+            sets = (*made.sets, class_set(folder / "home/probes", max_units))
+            for one in sets:
                 labelled = label_by_all(client, one, concept_set)
                 results |= report(labelled, folder)
                 results[f"{one.model} evaluated"] = evaluate(client, labelled)
                 keep(folder, results)
             if with_variants:
                 results["variants"] = []
-                for row in variants.run(client, made.sets, CONSOLE):
+                for row in variants.run(client, sets, CONSOLE):
                     results["variants"].append(row)
                     keep(folder, results)
-                results["facets"] = facets.run(client, made.sets[0], CONSOLE)
+                results["facets"] = facets.run(client, sets[0], CONSOLE)
                 keep(folder, results)
     finally:
         stop(home)
@@ -116,15 +117,13 @@ def report(labelled: Labelled, folder: Path) -> dict[str, Any]:
     """Prints the tables of a set; their rows by name."""
     one, found = labelled.units, labelled.results
     tables: dict[str, Any] = {}
-    exemplars = {
-        unit: [e["source"] for e in (result.record or {}).get("exemplars", ())]
-        for unit, result in found[DND].items()
-    }
-    preferred = find_preferred(one, exemplars, _emoji_of_images(folder))
-    for name, units in {**one.parts, **preferred}.items():
+    for name, units in one.parts.items():
         rows = compare_methods(list(known_units(one, units, found)), DND)
         tables[name] = [dataclasses.asdict(row) for row in rows]
         reports.print_methods(CONSOLE, name, rows)
+    if one.note:
+        tables[f"{one.model} note"] = one.note
+        CONSOLE.print(f"\n{one.note}")
     reports.write_labels(folder / "labels.csv", one, found)
     if bins := reports.reliability(one, found[DND]):
         tables[f"{one.model} by percentile"] = [dataclasses.asdict(row) for row in bins]
@@ -136,12 +135,6 @@ def report(labelled: Labelled, folder: Path) -> dict[str, Any]:
         tables["units without a concept"] = states
         CONSOLE.print(f"\nunits without a concept, planted as: {states}")
     return tables
-
-
-def _emoji_of_images(folder: Path) -> dict[str, str]:
-    """Reference of each image of the stack's own probe set to the code of its emoji."""
-    manifest = json.loads((folder / "home/probes/manifest.json").read_text())
-    return {f"sha256:{image['sha256']}": image["hexcode"] for image in manifest["images"]}
 
 
 def known_units(

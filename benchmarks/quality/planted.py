@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,15 @@ def extract_features(network: PlantedNetwork, pictures: np.ndarray) -> torch.Ten
         batch = (torch.from_numpy(seen).float() * backbone.PREPROCESSING.scale - mean) / std
         rows.append(network.features(batch.permute(0, 3, 1, 2)))
     return torch.cat(rows)
+
+
+@torch.no_grad()
+def class_responses(files: Sequence[Path]) -> np.ndarray:
+    """What the 1,000 classifier units of EfficientNet-Lite0 answer to images: (files, 1000)."""
+    network = PlantedNetwork(0, 0)
+    pictures = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    responses: np.ndarray = network.backbone._fc(extract_features(network, pictures)).numpy()
+    return responses
 
 
 def train_heads(

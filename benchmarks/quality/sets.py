@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.quality import groups, planted
 from benchmarks.quality.world import (
@@ -18,13 +21,16 @@ from benchmarks.quality.world import (
     draw_judge_style,
     draw_openmoji,
 )
+from dnd.manifest import is_judge
+from dnd.profiles import get_profile
 
 CLASSES = Path(__file__).with_name("imagenet_emoji.csv")
 KNOWN = "planted, one concept, known to the pack"
 WITHHELD = "planted, one concept, withheld from the pack"
 TWO = "planted, two concepts"
 IMAGENET = "ImageNet classes"
-PREFERRED = "ImageNet classes whose emoji is among the unit's exemplars"
+PREFERRED = "ImageNet classes whose emoji the unit prefers"
+NUM_STRONGEST = 10
 GROUPS = "emoji groups"
 
 
@@ -36,7 +42,7 @@ class UnitSet:
         truths: Unit to the names of its concepts; no names for a unit that must get no label.
         parts: Name of a table to its units.
         stands_for: Unit to the kind of planted unit it is, of those that must get no label.
-        emoji: Unit to the code of the emoji of its concept, for units of the default probe set.
+        note: What else is to be said of the set.
     """
 
     model: str
@@ -45,7 +51,7 @@ class UnitSet:
     truths: Mapping[int, tuple[str, ...]]
     parts: Mapping[str, tuple[int, ...]]
     stands_for: Mapping[int, str] = field(default_factory=dict)
-    emoji: Mapping[int, str] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ def prepare(folder: Path, max_units: int) -> Prepared:
         [str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
     return Prepared(
-        (_planted_set(folder, world, units, max_units), _class_set(max_units), _group_set()),
+        (_planted_set(folder, world, units, max_units), _group_set()),
         int((precision >= planted.MIN_AVERAGE_PRECISION).sum()),
         len(concepts),
         accuracy,
@@ -126,37 +132,46 @@ def _planted_set(
     )
 
 
-def _class_set(max_units: int) -> UnitSet:
-    """Classifier units of EfficientNet-Lite0 whose class has an emoji (a reviewed list)."""
+def class_set(folder: Path, max_units: int) -> UnitSet:
+    """Classifier units of EfficientNet-Lite0 whose class has an emoji (a reviewed list).
+
+    Some of all, and some of those that prefer the emoji of their class among the images that jobs
+    on the default probe set see: the others name a thing that excites them less than other things.
+
+    Args:
+        folder: The default probe set, as the stack draws it.
+    """
     with CLASSES.open(encoding="utf-8", newline="") as file:
         rows = {int(row["class_index"]): row for row in csv.DictReader(file)}
-    units = _some(list(rows), max_units)
+    preferring = _find_preferring({unit: row["hexcode"] for unit, row in rows.items()}, folder)
+    parts = {IMAGENET: _some(list(rows), max_units), PREFERRED: _some(preferring, max_units)}
+    units = sorted({unit for part in parts.values() for unit in part})
     names = {unit: (rows[unit]["emoji"], rows[unit]["class_name"].lower()) for unit in units}
     return UnitSet(
         "efficientnet_lite0",
         "_fc",
         "openmoji",
         {unit: tuple(dict.fromkeys(own)) for unit, own in names.items()},
-        {IMAGENET: units},
-        emoji={unit: rows[unit]["hexcode"] for unit in units},
+        parts,
+        note=f"{len(preferring)} of {len(rows)} classes have their emoji among the ten images "
+        "that excite the unit most",
     )
 
 
-def find_preferred(
-    one: UnitSet, exemplars: Mapping[int, Sequence[str]], emoji: Mapping[str, str]
-) -> dict[str, tuple[int, ...]]:
-    """The part of the class units that prefer the emoji of their class among the probe images.
-
-    Args:
-        exemplars: References of each unit's exemplars.
-        emoji: Reference of a probe image to the code of its emoji.
-    """
-    found = [
+def _find_preferring(emoji: Mapping[int, str], folder: Path) -> list[int]:
+    """The classifier units that have the emoji given for them among their ten strongest images."""
+    images = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["images"]
+    digests = np.array([list(bytes.fromhex(image["sha256"])) for image in images], np.uint8)
+    held_out = is_judge(digests, get_profile("starter").index.judge_fraction)
+    seen = [image for image, out in zip(images, held_out, strict=True) if not out]
+    codes = [image["hexcode"] for image in seen]
+    responses = planted.class_responses([folder / "openmoji" / image["file"] for image in seen])
+    strongest = {unit: responses[:, unit].argsort()[::-1][:NUM_STRONGEST] for unit in emoji}
+    return [
         unit
-        for unit, code in one.emoji.items()
-        if code in {emoji.get(reference) for reference in exemplars[unit]}
+        for unit, places in strongest.items()
+        if emoji[unit] in {codes[place] for place in places}
     ]
-    return {PREFERRED: tuple(found)} if found else {}
 
 
 def _group_set() -> UnitSet:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from benchmarks.quality.labelling import label_units
 from benchmarks.quality.scoring import nearest_cosines
-from benchmarks.quality.sets import GROUPS, IMAGENET, KNOWN, UnitSet
+from benchmarks.quality.sets import GROUPS, KNOWN, PREFERRED, UnitSet
 from dnd.client import Client
 from dnd.evaluation.compare import bootstrap_interval
 
@@ -86,7 +86,7 @@ def _cosines(
     for one in sets:
         units = [
             unit
-            for part in (KNOWN, IMAGENET, GROUPS)
+            for part in (KNOWN, PREFERRED, GROUPS)
             for unit in one.parts.get(part, ())[:MAX_UNITS]
         ]
         _, found = label_units(client, one, units, changes)
