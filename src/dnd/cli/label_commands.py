@@ -22,7 +22,7 @@ from dnd.cli.job_commands import (
 )
 from dnd.cli.options import limit_options, server_option, spec_options
 from dnd.cli.progress import follow, headline
-from dnd.cli.specs import make_absolute, make_spec, read_concepts
+from dnd.cli.specs import make_absolute, read_concepts
 from dnd.clients import ActivationsClient, EndpointPool
 from dnd.concept_sets import NAMES
 from dnd.errors import FailedPrecondition
@@ -111,17 +111,7 @@ def _list_layers(session: Session, model: str) -> tuple[LayerInfo, ...]:
     "--detach", is_flag=True, help="Create the job, leave it to the running stack and return."
 )
 def label(
-    model: str,
-    layers: tuple[str, ...],
-    units: str,
-    probe: str,
-    profile: str,
-    method: str | None,
-    concepts: str,
-    similarity: str | None,
-    settings: tuple[str, ...],
-    seed: int | None,
-    spec_file: Path | None,
+    spec: JobSpec,
     private: bool,
     config: Path | None,
     server: str,
@@ -146,19 +136,6 @@ def label(
         dnd label hf:microsoft/resnet-50 --layer resnet.encoder.stages.3 --probe ~/pictures
         dnd label efficientnet_lite0 --layer _conv_head --probe openmoji --method clip-dissect
     """
-    spec = make_spec(
-        model=model,
-        layers=layers,
-        units=units,
-        probe=probe,
-        profile=profile,
-        method=method,
-        concepts=concepts,
-        similarity=similarity,
-        settings=settings,
-        seed=seed,
-        spec_file=spec_file,
-    )
     spec = replace(spec, limits=limits)
     with connected_or_private(server, home, private=private, config=config) as session:
         if session.private:
@@ -192,17 +169,7 @@ def label(
 @click.command()
 @spec_options
 def estimate(
-    model: str,
-    layers: tuple[str, ...],
-    units: str,
-    probe: str,
-    profile: str,
-    method: str | None,
-    concepts: str,
-    similarity: str | None,
-    settings: tuple[str, ...],
-    seed: int | None,
-    spec_file: Path | None,
+    spec: JobSpec,
     private: bool,
     config: Path | None,
     server: str,
@@ -213,19 +180,6 @@ def estimate(
     Takes what `dnd label` takes. The time is that of the stages as they were measured here, or a
     guess as long as nothing has been measured.
     """
-    spec = make_spec(
-        model=model,
-        layers=layers,
-        units=units,
-        probe=probe,
-        profile=profile,
-        method=method,
-        concepts=concepts,
-        similarity=similarity,
-        settings=settings,
-        seed=seed,
-        spec_file=spec_file,
-    )
     with connected_or_private(
         server, home, private=private, config=config, only=NEEDED_TO_PLAN
     ) as session:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from dnd.cli.specs import make_spec
 from dnd.jobs import Limits, Method
 from dnd.profiles import Similarity
 
@@ -42,8 +44,17 @@ def job_argument(command: F) -> F:
     return click.argument("job", default="", required=False, metavar="[JOB]")(command)
 
 
-def spec_options(command: F) -> F:
-    """What is to be labelled, with what."""
+_SPEC_OPTIONS = frozenset(signature(make_spec).parameters)
+
+
+def spec_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options for what is to be labelled, with what, given to the command as `spec`."""
+
+    @functools.wraps(command)
+    def with_spec(*args: Any, **kwargs: Any) -> None:
+        given = {name: kwargs.pop(name) for name in _SPEC_OPTIONS & kwargs.keys()}
+        command(*args, spec=make_spec(**given), **kwargs)
+
     for option in reversed(
         [
             click.argument("model", required=False, default=""),
@@ -128,8 +139,8 @@ def spec_options(command: F) -> F:
             ),
         ]
     ):
-        command = option(command)
-    return server_option(command)
+        with_spec = option(with_spec)
+    return server_option(with_spec)
 
 
 def limit_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -17,6 +17,7 @@ from result_samples import make_sample
 from unit.cli.conftest import Command
 
 from dnd.cli import connect, label_commands
+from dnd.cli.specs import make_spec
 from dnd.jobs import Estimate, JobState, Method, UnitState, spec_from_message
 from dnd.stack import Home, StackConfig
 
@@ -332,4 +333,4 @@ def test_prints_profiles_as_a_table_or_in_full(dnd: Command) -> None:
 
 
 def _spec() -> label_commands.JobSpec:
-    return label_commands.make_spec("net", ("head",), "", "set", "starter", (), None, None)
+    return make_spec("net", ("head",), "", "set", "starter", (), None, None)
