@@ -39,7 +39,9 @@ def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
     migrate(store)
     artifacts = open_artifacts(settings.artifacts)
     budgets = read_budgets(settings.budgets)
-    services = Services.connect(settings.targets, artifacts, deadline_s=settings.rpc_deadline_s)
+    services = Services.connect(
+        settings.targets, artifacts, deadline_s=settings.rpc_deadline_s, tls=settings.tls
+    )
     app = make_app(settings.redis)
     nudge = Nudge(settings.redis)
     backlog = Gauge(

@@ -1,8 +1,13 @@
-"""Brings the tables up to date when the coordinator starts, one process at a time."""
+"""Brings the tables up to date when the coordinator starts, one process at a time.
+
+`python -m dnd_services.coordinator.migrate` does it without a coordinator.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import make_url, text
 
-from dnd.errors import BadSetting, StorageFull
+from dnd.errors import BadSetting, DndError, StorageFull
 from dnd_services.coordinator.store import Store
 
 _LOCK_NUMBER = 4_403_771  # any number, the same in all processes of this project
@@ -35,8 +40,9 @@ def migrate(store: Store) -> None:
             known = {script.revision for script in scripts.walk_revisions()}
             if current is not None and current not in known:
                 raise BadSetting(
-                    f"DND_DATABASE = {store.url!r}: its tables are of revision {current}, which "
-                    "this version does not know: start a newer version, or use another database."
+                    f"DND_DATABASE = {store.shown_url!r}: its tables are of revision {current}, "
+                    "which this version does not know: start a newer version, or use another "
+                    "database."
                 )
             if current != scripts.get_current_head():
                 config.attributes["connection"] = connection
@@ -44,12 +50,12 @@ def migrate(store: Store) -> None:
                 connection.commit()
     except OSError as error:
         if error.errno == 28:
-            raise StorageFull(f"The disk of {store.url!r} is full: {error}.") from None
-        raise BadSetting(f"DND_DATABASE = {store.url!r}: {error}.") from None
+            raise StorageFull(f"The disk of {store.shown_url!r} is full: {error}.") from None
+        raise BadSetting(f"DND_DATABASE = {store.shown_url!r}: {error}.") from None
     except Exception as error:
         if isinstance(error, BadSetting):
             raise
-        raise BadSetting(f"DND_DATABASE = {store.url!r} cannot be opened: {error}") from error
+        raise BadSetting(f"DND_DATABASE = {store.shown_url!r} cannot be opened: {error}") from error
 
 
 def wait_for_tables(store: Store, timeout_s: float) -> None:
@@ -70,9 +76,30 @@ def wait_for_tables(store: Store, timeout_s: float) -> None:
             problem = str(error).split("\n")[0]
         time.sleep(0.2)
     raise BadSetting(
-        f"DND_DATABASE = {store.url!r} is not ready after {timeout_s:.0f} s ({problem}): "
+        f"DND_DATABASE = {store.shown_url!r} is not ready after {timeout_s:.0f} s ({problem}): "
         "start the coordinator first."
     )
+
+
+def main() -> int:
+    """Brings the tables of DND_DATABASE up to date, for a release that changes them ahead of time.
+
+    Returns the exit status.
+    """
+    store = None
+    try:
+        url = os.environ.get("DND_DATABASE", "")
+        if "://" not in url:
+            raise BadSetting(f"DND_DATABASE = {url!r}: expected an SQLAlchemy URL.")
+        store = Store(url)
+        migrate(store)
+    except DndError as error:
+        print(f"migrate: {error.message}", file=sys.stderr)
+        return 2
+    finally:
+        if store is not None:
+            store.close()
+    return 0
 
 
 def _config() -> Config:
@@ -96,3 +123,7 @@ def _lock(store: Store) -> Iterator[None]:
             yield
         finally:
             connection.execute(text(f"SELECT pg_advisory_unlock({_LOCK_NUMBER})"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

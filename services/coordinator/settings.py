@@ -151,10 +151,13 @@ class WorkerSettings(QueueSettings):
         stage: The stage it works for: index, exemplars, caption, summarize, synthesize, score or
             calibrate; several with commas, or "all", where one process is enough.
         threads: Tasks at the same time.
+        metrics_port: TCP port of Prometheus metrics over HTTP, open once the worker is ready; 0 for
+            no metrics.
     """
 
     stage: str = ""
     threads: int = 2
+    metrics_port: int = 0
 
     @property
     def stages(self) -> tuple[str, ...]:

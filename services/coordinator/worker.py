@@ -35,6 +35,7 @@ from dnd_services.coordinator.nudge import Nudge
 from dnd_services.coordinator.settings import WorkerSettings
 from dnd_services.coordinator.store import Store
 from dnd_services.coordinator.tasks import TaskRunner
+from dnd_services.coordinator.worker_metrics import WorkerMetrics
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,10 @@ def _work(settings: WorkerSettings) -> int:
     store = Store(settings.database)
     artifacts = open_artifacts(settings.artifacts)
     services = Services.connect(
-        settings.stage_targets, artifacts, deadline_s=settings.rpc_deadline_s
+        settings.stage_targets,
+        artifacts,
+        deadline_s=settings.rpc_deadline_s,
+        tls=settings.tls,
     )
     nudge = Nudge(settings.redis)
     wait_for_tables(store, _WAIT_FOR_TABLES_S)
@@ -91,11 +95,14 @@ def _work(settings: WorkerSettings) -> int:
     runner = TaskRunner(store, services, settings, keeper, owner, nudge.ring)
     app = make_app(settings.redis)
     app.conf.task_queues = queues_of(settings.stages)
-    _add_task(app, runner)
+    metrics = WorkerMetrics()
+    _add_task(app, runner, metrics)
 
     def announce(**_: Any) -> None:
         keeper.start()
         nudge.ring()
+        if settings.metrics_port:
+            metrics.serve(settings.host, settings.metrics_port)
         _write_endpoints(settings)
         log.info("working for %s in %d threads", ", ".join(settings.stages), settings.threads)
 
@@ -120,10 +127,10 @@ def _work(settings: WorkerSettings) -> int:
     return int(worker.exitcode or 0)
 
 
-def _add_task(app: Celery, runner: TaskRunner) -> None:
+def _add_task(app: Celery, runner: TaskRunner, metrics: WorkerMetrics) -> None:
     @app.task(name=RUN, acks_late=True, ignore_result=True)  # type: ignore[untyped-decorator]
     def run(stage: str, items: list[list[int]]) -> None:
-        runner.run(stage, read_tickets(items))
+        metrics.measure(stage, lambda: runner.run(stage, read_tickets(items)))
 
 
 def _write_endpoints(settings: WorkerSettings) -> None:

@@ -54,6 +54,7 @@ from dnd.jobs import (
     unit_from_message,
     unit_state_number,
 )
+from dnd.tls import TlsFiles
 from dnd.types import LayerInfo, RequestContext
 from dnd.v1 import coordinator_pb2 as pb2
 from dnd.v1 import coordinator_pb2_grpc, types_pb2
@@ -95,6 +96,7 @@ class Client:
         tenant: Owner of the jobs.
         deadline_s: Time for one call, seconds.
         retry_s: For how long a call is repeated whose failure may pass, seconds; 0 for not at all.
+        tls: Certificates for a coordinator with mutual TLS; None for one without.
     """
 
     def __init__(
@@ -104,9 +106,10 @@ class Client:
         tenant: str = "default",
         deadline_s: float = DEADLINE_S,
         retry_s: float = 10.0,
+        tls: TlsFiles | None = None,
     ) -> None:
         self.server = server
-        self._pool = EndpointPool("coordinator", server)
+        self._pool = EndpointPool("coordinator", server, tls)
         self._context = to_message(RequestContext(tenant=tenant), types_pb2.RequestContext)
         self._deadline_s = deadline_s
         self._retry_s = retry_s

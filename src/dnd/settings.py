@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from dnd.errors import BadSetting
+from dnd.tls import TlsFiles, tls_files
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,18 @@ class ServerSettings:
     """What every gRPC server of the project needs.
 
     Attributes:
-        host: Address to bind to; loopback only until there is authentication.
+        host: Address to bind to; anything but loopback takes mutual TLS.
         port: TCP port of the gRPC server; 0 takes a free one and prints it.
         metrics_port: TCP port of Prometheus metrics over HTTP; 0 takes a free one.
         artifacts: Root of the artifact store: a folder, or s3://bucket/prefix, gs://bucket/prefix.
         endpoints_file: Where the server writes the ports it listens on (JSON); empty for nowhere.
         drain_s: Seconds between "not serving" and the end of the last call.
         log_level: A level of Python's logging.
+        tls_cert: PEM file of the process's certificate; empty for no TLS.
+        tls_key: PEM file of its key.
+        tls_ca: PEM file of the authority whose certificates callers and services must show.
+        health_port: With TLS, TCP port where health is answered without it, for probes; 0 takes a
+            free one.
     """
 
     host: str = "127.0.0.1"
@@ -35,15 +41,25 @@ class ServerSettings:
     endpoints_file: str = ""
     drain_s: float = 10.0
     log_level: str = "INFO"
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_ca: str = ""
+    health_port: int = 0
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files of mutual TLS; None without it."""
+        return tls_files(self.tls_cert, self.tls_key, self.tls_ca)
 
     def validate(self) -> None:
         """Raises BadSetting, naming the variable."""
-        if not is_loopback(self.host):
+        if self.tls is None and not is_loopback(self.host):
             raise BadSetting(
                 f"DND_HOST = {self.host!r}: without authentication a server binds to loopback only "
-                "(127.0.0.1, ::1 or localhost)."
+                "(127.0.0.1, ::1 or localhost); for other addresses set DND_TLS_CERT, DND_TLS_KEY "
+                "and DND_TLS_CA."
             )
-        for name in ("port", "metrics_port"):
+        for name in ("port", "metrics_port", "health_port"):
             if not 0 <= getattr(self, name) <= 65535:
                 raise BadSetting(
                     f"DND_{name.upper()} = {getattr(self, name)}: expected 0 to 65535."

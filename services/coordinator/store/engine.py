@@ -34,6 +34,11 @@ class Store:
         self._writer = self.engine.execution_options(**{_WRITES: True})
 
     @property
+    def shown_url(self) -> str:
+        """The URL without its password, for messages."""
+        return make_url(self.url).render_as_string(hide_password=True)
+
+    @property
     def is_sqlite(self) -> bool:
         return self.engine.dialect.name == "sqlite"
 

@@ -24,6 +24,7 @@ from dnd.stack import (
     start,
     stop,
 )
+from dnd.tls import tls_of_environment
 
 PRIVATE_STOP_S = 10.0
 COORDINATOR = "coordinator"
@@ -57,14 +58,14 @@ def find_server(server: str, home: Path) -> Session | None:
     """A connection to `server`, else to the stack that runs in `home`; None if none does.
 
     Raises:
-        BadSetting: `server` is no address.
+        BadSetting: `server` is no address, or the files of DND_TLS_… are no certificates.
         Unavailable: The home's coordinator has died, and other processes of the stack live.
     """
     # Loopback is no proxy's business.
     os.environ.setdefault("no_grpc_proxy", "127.0.0.1,localhost,::1")
     if server:
         _expect_address(server)
-        return Session(Client(server))
+        return Session(Client(server, tls=tls_of_environment(os.environ)))
     place = Home(home)
     if target := running_server(place):
         return Session(Client(target), place)

@@ -7,15 +7,16 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 import grpc
 
 from dnd.errors import BadSetting, DndError, from_wire
 from dnd.serving.interceptor import REASON_KEY, RETRY_KEY
 from dnd.serving.server import CHANNEL_OPTIONS
+from dnd.tls import TlsFiles
 
 DEADLINE_S = 90.0
 RESOLVE_EVERY_S = 5.0
@@ -30,6 +31,9 @@ _CLIENT_OPTIONS = (
 )
 
 
+_Key: TypeAlias = tuple[str, tuple[int, ...]]
+
+
 class EndpointPool:
     """Channels to all replicas of one service; each call takes the one with fewest calls under way.
 
@@ -37,16 +41,20 @@ class EndpointPool:
         name: Name of the service, for messages.
         target: "host:port", several of them with commas, "dns:host:port" (every address behind the
             name), or "file:/path", a JSON file with "address" or "addresses". Read again every 5 s.
+        tls: What is shown to the service and expected of it; None for no TLS.
     """
 
-    def __init__(self, name: str, target: str) -> None:
+    def __init__(self, name: str, target: str, tls: TlsFiles | None = None) -> None:
         if not target:
             raise BadSetting(f"No address of the {name} service is set: expected 'host:port'.")
         self.name = name
         self.target = target
+        self._tls = tls
+        self._version: tuple[int, ...] = ()
         self._lock = threading.Lock()
-        self._channels: dict[str, grpc.Channel] = {}
-        self._outstanding: dict[str, int] = {}
+        # By address, and with TLS by the version of the certificates that the channel shows.
+        self._channels: dict[_Key, grpc.Channel] = {}
+        self._outstanding: dict[_Key, int] = {}
         self._resolved_at = -RESOLVE_EVERY_S
 
     @contextmanager
@@ -58,15 +66,15 @@ class EndpointPool:
                 raise from_wire(
                     "Unavailable", "", f"{self.name}: nothing listens at {self.target}."
                 )
-            address = min(self._channels, key=lambda a: self._outstanding[a])
-            self._outstanding[address] += 1
-            channel = self._channels[address]
+            key = min(self._channels, key=lambda k: self._outstanding[k])
+            self._outstanding[key] += 1
+            channel = self._channels[key]
         try:
             yield channel
         finally:
             with self._lock:
-                if address in self._outstanding:
-                    self._outstanding[address] -= 1
+                if key in self._outstanding:
+                    self._outstanding[key] -= 1
 
     def close(self) -> None:
         with self._lock:
@@ -79,15 +87,32 @@ class EndpointPool:
         if now - self._resolved_at < RESOLVE_EVERY_S and self._channels:
             return
         self._resolved_at = now
-        addresses = self._resolve()
-        for address in addresses:
-            if address not in self._channels:
-                self._channels[address] = grpc.insecure_channel(address, options=_CLIENT_OPTIONS)
-                self._outstanding[address] = 0
-        for address in set(self._channels) - set(addresses):
-            if not self._outstanding[address]:
-                self._channels.pop(address).close()
-                del self._outstanding[address]
+        version = self._certificates()
+        keys = [(address, version) for address in self._resolve()]
+        for key in keys:
+            if key not in self._channels:
+                self._channels[key] = self._connect(key[0])
+                self._outstanding[key] = 0
+        for key in set(self._channels) - set(keys):
+            if not self._outstanding[key]:
+                self._channels.pop(key).close()
+                del self._outstanding[key]
+
+    def _certificates(self) -> tuple[int, ...]:
+        """The version of the certificates; the one before while they are being replaced."""
+        if self._tls:
+            with suppress(OSError):
+                self._version = self._tls.version()
+        return self._version
+
+    def _connect(self, address: str) -> grpc.Channel:
+        if self._tls is None:
+            return grpc.insecure_channel(address, options=_CLIENT_OPTIONS)
+        options: list[tuple[str, str | int]] = list(_CLIENT_OPTIONS)
+        if self.target.startswith("dns:"):  # the certificate is for the name, not for the address
+            name = self.target.removeprefix("dns:").rpartition(":")[0]
+            options.append(("grpc.ssl_target_name_override", name))
+        return grpc.secure_channel(address, self._tls.channel_credentials(), options=options)
 
     def _resolve(self) -> list[str]:
         if self.target.startswith("file:"):

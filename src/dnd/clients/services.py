@@ -19,6 +19,7 @@ from dnd.profiles import (
     Similarity,
     SynthesisSettings,
 )
+from dnd.tls import TlsFiles
 from dnd.types import (
     Drawing,
     LayerIndex,
@@ -292,11 +293,12 @@ class Services:
         *,
         context: RequestContext | None = None,
         deadline_s: float = DEADLINE_S,
+        tls: TlsFiles | None = None,
     ) -> Services:
         """Clients of the services at `targets`, by name; `EndpointPool` says what a target is."""
         kwargs = {"context": context or RequestContext(), "deadline_s": deadline_s}
-        pools = {name: EndpointPool(name, targets.get(name, "")) for name in SERVICE_NAMES}
-        judge = EndpointPool(JUDGE, targets[JUDGE]) if targets.get(JUDGE) else None
+        pools = {name: EndpointPool(name, targets.get(name, ""), tls) for name in SERVICE_NAMES}
+        judge = EndpointPool(JUDGE, targets[JUDGE], tls) if targets.get(JUDGE) else None
         return cls(
             activations=ActivationsClient(pools["activations"], **kwargs),  # type: ignore[arg-type]
             captioner=CaptionerClient(pools["captioner"], **kwargs),  # type: ignore[arg-type]

@@ -95,10 +95,16 @@ async def _serve(name: str, settings: S, build: Callable[[S, Metrics], StageServ
 
     server = grpc.aio.server(interceptors=[ErrorInterceptor(metrics)], options=_SERVER_OPTIONS)
     port = _bind(server, settings)
+    probed = grpc.aio.server() if settings.tls else None
+    health_port = _bind_health(probed, settings) if probed else 0
     metrics_port = _bind_metrics(metrics, settings)
     service = await asyncio.to_thread(build, settings, metrics)
     checker = await start_server(server, service)
-    more = await service.start() if service.start else {}
+    more = dict(await service.start()) if service.start else {}
+    if probed:
+        health_pb2_grpc.add_HealthServicer_to_server(checker, probed)
+        await probed.start()
+        more["health"] = f"{settings.host}:{health_port}"
     _announce(settings, port, metrics_port, more)
     log.info("serving on %s:%d, metrics on %s:%d", settings.host, port, settings.host, metrics_port)
 
@@ -106,6 +112,8 @@ async def _serve(name: str, settings: S, build: Callable[[S, Metrics], StageServ
     log.info("draining for at most %.1f s", settings.drain_s)
     await checker.enter_graceful_shutdown()
     await server.stop(settings.drain_s)
+    if probed:
+        await probed.stop(0)
     await service.close()
     return 0
 
@@ -124,14 +132,33 @@ async def start_server(server: grpc.aio.Server, service: StageService) -> health
 
 
 def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    tls = settings.tls
+    address = _address(settings, settings.port)
     try:
-        return server.add_insecure_port(f"{host}:{settings.port}")
+        if tls:
+            return server.add_secure_port(address, tls.server_credentials())
+        return server.add_insecure_port(address)
     except RuntimeError:
-        raise BadSetting(
-            f"DND_PORT = {settings.port}: the port is in use on {settings.host}; "
-            "end the process that holds it or set another port (0 takes a free one)."
-        ) from None
+        raise _port_taken("DND_PORT", settings.port, settings) from None
+
+
+def _bind_health(server: grpc.aio.Server, settings: ServerSettings) -> int:
+    """Probes speak no TLS: health gets a port of its own beside it."""
+    try:
+        return server.add_insecure_port(_address(settings, settings.health_port))
+    except RuntimeError:
+        raise _port_taken("DND_HEALTH_PORT", settings.health_port, settings) from None
+
+
+def _address(settings: ServerSettings, port: int) -> str:
+    return f"[{settings.host}]:{port}" if ":" in settings.host else f"{settings.host}:{port}"
+
+
+def _port_taken(variable: str, port: int, settings: ServerSettings) -> BadSetting:
+    return BadSetting(
+        f"{variable} = {port}: the port is in use on {settings.host}; "
+        "end the process that holds it or set another port (0 takes a free one)."
+    )
 
 
 def _bind_metrics(metrics: Metrics, settings: ServerSettings) -> int:

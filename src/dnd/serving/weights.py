@@ -108,13 +108,18 @@ def weights_digest(path: Path) -> str:
         raise ModelMissing(f"{path} holds no weights: expected {' or '.join(_WEIGHTS)} files.")
     digest = hashlib.sha256()
     for file in files:
-        if file.suffix in _WEIGHTS + _CONFIGS:
+        if is_weights_file(file):
             digest.update(
                 file.relative_to(path if path.is_dir() else path.parent).as_posix().encode()
             )
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def is_weights_file(path: Path) -> bool:
+    """Whether a file is part of what `weights_digest` names: weights, or their configuration."""
+    return path.suffix in _WEIGHTS + _CONFIGS
 
 
 def has_pickles(path: Path) -> bool:

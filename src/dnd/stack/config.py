@@ -26,7 +26,10 @@ Settings: TypeAlias = Mapping[str, str | int | float | bool]
 JUDGE_PACK = "pack:starter/judge"
 
 # What the stack sets by itself, so that nobody else can.
-_OWN = frozenset({"host", "artifacts", "endpoints_file", "log_level"})
+_OWN = frozenset(
+    {"host", "artifacts", "endpoints_file", "log_level"}
+    | {"tls_cert", "tls_key", "tls_ca", "health_port"}
+)
 _SERVICE_KEYS = tuple(
     item.name for item in dataclasses.fields(ModelServerSettings) if item.name not in _OWN
 )

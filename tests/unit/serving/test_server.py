@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from echo_server import PROGRAM, endpoints
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dnd.clients import CaptionerClient, EndpointPool
@@ -18,40 +19,6 @@ from dnd.errors import BadImage, DeadlineExceeded, Internal, Overloaded
 from dnd.profiles import CaptionSettings
 from dnd.serving.metrics import read_counts
 from dnd.v1 import captioner_pb2, captioner_pb2_grpc, types_pb2
-
-PROGRAM = """
-import sys
-from dnd.errors import BadImage, Overloaded
-from dnd.serving import StageService, run
-from dnd.settings import ServerSettings
-from dnd.v1 import captioner_pb2, captioner_pb2_grpc
-import asyncio
-
-class Servicer(captioner_pb2_grpc.CaptionerServiceServicer):
-    async def CaptionImages(self, request, context):
-        word = request.images[0].ref
-        if word == "bad":
-            raise BadImage("a bad image")
-        if word == "busy":
-            raise Overloaded("come back", retry_after_s=1.5)
-        if word == "defect":
-            raise KeyError("/secret")
-        if word == "slow":
-            await asyncio.sleep(0.7)
-        return captioner_pb2.CaptionImagesResponse(
-            captions=[captioner_pb2.Caption(text=word) for _ in request.images]
-        )
-
-def build(settings, metrics):
-    async def close():
-        print("closed", flush=True)
-    add = lambda server: captioner_pb2_grpc.add_CaptionerServiceServicer_to_server(
-        Servicer(), server
-    )
-    return StageService("dnd.v1.CaptionerService", add, close)
-
-sys.exit(run("echo", ServerSettings, build))
-"""
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -80,16 +47,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for process in started:
         process.kill()
         process.communicate()
-
-
-def endpoints(tmp_path: Path) -> dict[str, str]:
-    path = tmp_path / "endpoints.json"
-    for _ in range(300):
-        if path.exists():
-            found: dict[str, str] = json.loads(path.read_text())
-            return found
-        time.sleep(0.05)
-    raise AssertionError("the server did not start")
 
 
 def test_server_serves_counts_and_drains(start: Start, tmp_path: Path) -> None:
