@@ -66,7 +66,7 @@ def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
         after_sweep=show_backlog,
     )
     servicer = CoordinatorServicer(store, services, settings, nudge.ring, budgets)
-    web = WebServer(create_app(servicer), settings.host, settings.web_port)
+    web = WebServer(create_app(servicer), settings.host, settings.web_port, settings.tls)
     leader.start()
 
     def add(server: grpc.aio.Server) -> None:

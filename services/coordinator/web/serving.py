@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 
 import uvicorn
 from fastapi import FastAPI
 
 from dnd.errors import BadSetting
+from dnd.tls import TlsFiles
 
 MAX_CONNECTIONS = 1000
 
@@ -18,15 +20,18 @@ MAX_CONNECTIONS = 1000
 class WebServer:
     """Serves an application on a port that is taken when this is made.
 
+    Args:
+        tls: Files of mutual TLS, which are read once; None for plain HTTP.
+
     Raises:
         BadSetting: The port is in use.
     """
 
-    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+    def __init__(self, app: FastAPI, host: str, port: int, tls: TlsFiles | None = None) -> None:
         self._socket = _bind(host, port)
         self._task: asyncio.Task[None] | None = None
         shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
+        self.url = f"{'https' if tls else 'http'}://{shown}:{self._socket.getsockname()[1]}"
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -38,6 +43,10 @@ class WebServer:
                 ws="none",
                 limit_concurrency=MAX_CONNECTIONS,
                 timeout_graceful_shutdown=5,
+                ssl_certfile=tls.cert if tls else None,
+                ssl_keyfile=tls.key if tls else None,
+                ssl_ca_certs=tls.ca if tls else None,
+                ssl_cert_reqs=ssl.CERT_REQUIRED if tls else ssl.CERT_NONE,
             )
         )
 

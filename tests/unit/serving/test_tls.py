@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,12 +16,14 @@ import grpc
 import pytest
 import trustme
 from echo_server import PROGRAM, endpoints
+from fastapi import FastAPI
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dnd.clients import CaptionerClient, EndpointPool
 from dnd.errors import BadSetting, DeadlineExceeded, Unavailable
 from dnd.profiles import CaptionSettings
 from dnd.tls import TlsFiles, tls_files, tls_of_environment
+from dnd_services.coordinator.web.serving import WebServer
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -121,6 +126,29 @@ def test_certificates_are_replaced_while_the_server_runs(
     with pytest.raises((DeadlineExceeded, Unavailable)):  # of the authority from before
         ask(f"localhost:{port}", issue(authority, tmp_path / "late", "late"), deadline_s=1.0)
     pool.close()
+
+
+async def test_web_pages_are_for_holders_of_a_certificate_too(
+    tmp_path: Path, authority: trustme.CA
+) -> None:
+    app = FastAPI()
+    app.get("/")(lambda: "found")
+    caller = issue(authority, tmp_path / "caller", "caller")
+    server = WebServer(app, "127.0.0.1", 0, issue(authority, tmp_path / "server", "127.0.0.1"))
+    await server.start()
+
+    def read(context: ssl.SSLContext) -> str:
+        with urllib.request.urlopen(server.url, context=context, timeout=10) as page:
+            return str(page.read().decode())
+
+    context = ssl.create_default_context(cafile=caller.ca)
+    try:
+        with pytest.raises(OSError, match=r"(?i)certificate required|reset|eof|closed"):
+            await asyncio.to_thread(read, context)
+        context.load_cert_chain(caller.cert, caller.key)
+        assert await asyncio.to_thread(read, context) == '"found"'
+    finally:
+        await server.close()
 
 
 def test_files_are_named_when_they_do_not_fit(tmp_path: Path, authority: trustme.CA) -> None:
