@@ -6,7 +6,7 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types proto chaos e2e bench bench-quality up down docs clean
+.PHONY: help setup demo test lint types proto chaos e2e bench bench-quality up down docs clean k8s-check
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ chaos: setup ## Kill, starve and misfeed the system; CHAOS_SEED=n repeats the fa
 
 e2e: setup ## The whole system on the starter pack, as a user runs it
 	$(BIN)/python -m pytest tests/e2e
+
+k8s-check: setup ## Check deploy/: manifests by schema and by policy (takes kubectl or kustomize)
+	@command -v kustomize >/dev/null || command -v kubectl >/dev/null || { echo "k8s-check: install kubectl 1.21 or later, or kustomize: PyPI has neither"; exit 1; }
+	$(BIN)/python -m pytest tests/k8s
 
 bench: setup ## Print the tables of benchmarks/
 	$(BIN)/python -m benchmarks

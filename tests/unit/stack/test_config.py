@@ -19,7 +19,10 @@ from dnd.stack.plan import plan_programs
 from dnd.stack.processes import Program
 
 # Set by the stack itself, from where things lie in its home.
-OWN = {"host", "artifacts", "endpoints_file", "log_level", "models", "probes", "allow_specs"}
+OWN = {
+    *("host", "artifacts", "endpoints_file", "log_level", "models", "probes", "allow_specs"),
+    *("tls_cert", "tls_key", "tls_ca", "health_port"),
+}
 
 
 def settings_of(module: str, name: str) -> set[str]:
