@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from dnd.errors import BadSetting, InvalidInput, ModelMissing
-from dnd.serving.placement import loading
+from dnd.serving.placement import check_tensors, loading
 from dnd.serving.weights import resolve_weights, weights_digest
 from dnd_services.activations.targets import Preprocessing, Target
 
@@ -61,11 +61,7 @@ def load_hf(location: str) -> Target:
         processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             folder, local_files_only=True, trust_remote_code=False
         )
-        if missing := sorted(report["missing_keys"]):
-            raise ModelMissing(
-                f"hf:{location} is incomplete: {len(missing)} of its tensors are not in the file, "
-                f"{missing[0]!r} first."
-            )
+        check_tensors(f"hf:{location}", report["missing_keys"])
     return Target(model, read_processor(processor), _class_names(config) if classifies else ())
 
 

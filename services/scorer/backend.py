@@ -22,7 +22,14 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from dnd.errors import BadImage, Internal, ModelMissing
 from dnd.serving.batching import pad_items
-from dnd.serving.placement import Placement, loading, place_model
+from dnd.serving.placement import (
+    Placement,
+    check_tensors,
+    check_tokenizer,
+    describe_model,
+    loading,
+    place_model,
+)
 from dnd.serving.weights import resolve_weights, weights_digest
 from dnd.settings import ModelServerSettings
 from dnd.types import ModelInfo, OrError
@@ -184,25 +191,10 @@ def load_clip(settings: ModelServerSettings) -> ClipModel:
         image_processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             folder, local_files_only=True, trust_remote_code=False
         )
-    if missing := sorted(report["missing_keys"]):
-        raise ModelMissing(
-            f"{settings.model} is incomplete: {len(missing)} of its tensors are not in the file, "
-            f"{missing[0]!r} first."
-        )
-    num_words, num_known = model.config.get_text_config().vocab_size, len(tokenizer)
-    if num_known < num_words // 2:
-        raise ModelMissing(
-            f"{settings.model} is incomplete: its tokenizer knows {num_known} of the model's "
-            f"{num_words} tokens; are the tokenizer's files there?"
-        )
-    info = ModelInfo(
-        name=settings.model,
-        digest=digest,
-        architecture=type(model).__name__,
-        dtype=settings.dtype,
-        device=str(placement.device),
-        fixed_batch=settings.max_batch if settings.fixed_batch else 0,
-    )
+    check_tensors(settings.model, report["missing_keys"])
+    num_words = model.config.get_text_config().vocab_size
+    check_tokenizer(settings.model, len(tokenizer), num_words)
+    info = describe_model(settings, digest, type(model).__name__, placement)
     clip = _try_out(model, tokenizer, image_processor, placement, info, folder)
     log.info("embedding with %s on %s, %s", info.architecture, info.device, info.dtype)
     return clip

@@ -20,7 +20,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from dnd.errors import DndError, ModelMissing, RequestTooLarge
 from dnd.keys import digest_of
 from dnd.serving import DynamicBatcher, Metrics
-from dnd.serving.placement import Placement, loading, place_model
+from dnd.serving.placement import (
+    Placement,
+    check_tensors,
+    describe_model,
+    loading,
+    place_model,
+)
 from dnd.serving.weights import weights_digest
 from dnd.settings import ModelServerSettings
 from dnd.types import ModelInfo, OrError, RequestContext
@@ -185,14 +191,8 @@ def load_chat_model(
     else:
         model, tokenizer = _read_converted(settings, files, digest, placement, cache)
     model = model.to(placement.device).eval()
-    info = ModelInfo(
-        name=settings.model,
-        digest=digest_of(digest, prompts_digest),
-        architecture=type(model).__name__,
-        dtype=settings.dtype,
-        device=str(placement.device),
-        fixed_batch=settings.max_batch if settings.fixed_batch else 0,
-    )
+    whole = digest_of(digest, prompts_digest)
+    info = describe_model(settings, whole, type(model).__name__, placement)
     chat_model = LocalChatModel(model, tokenizer, info, settings, metrics)
     _try_out(chat_model)
     log.info("answering with %s on %s, %s", info.architecture, info.device, info.dtype)
@@ -215,11 +215,7 @@ def _read(name: str, files: ModelFiles, placement: Placement) -> tuple[Any, Any]
             **(gguf or {"use_safetensors": True}),
         )
     model, report = loaded
-    if missing := sorted(report["missing_keys"]):
-        raise ModelMissing(
-            f"{name} is incomplete: {len(missing)} of its tensors are not in the file, "
-            f"{missing[0]!r} first."
-        )
+    check_tensors(name, report["missing_keys"])
     return model, tokenizer
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 from dnd.errors import BadAnswer, BadSetting, Cancelled, DndError, ModelMissing
 from dnd.profiles import SynthesisSettings
 from dnd.serving.batching import pad_items
-from dnd.serving.placement import place_model
+from dnd.serving.placement import describe_model, place_model
 from dnd.serving.weights import resolve_weights, weights_digest
 from dnd.settings import ModelServerSettings
 from dnd.types import Drawing, ModelInfo, OrError
@@ -167,14 +167,7 @@ def load_synthesizer(settings: ModelServerSettings, variant: str = "") -> Synthe
     if placement.device.type == "cuda":
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
-    info = ModelInfo(
-        name=settings.model,
-        digest=digest,
-        architecture=type(pipeline).__name__,
-        dtype=settings.dtype,
-        device=str(placement.device),
-        fixed_batch=settings.max_batch if settings.fixed_batch else 0,
-    )
+    info = describe_model(settings, digest, type(pipeline).__name__, placement)
     synthesizer = Synthesizer(pipeline, info)
     _try_out(synthesizer)
     log.info("drawing with %s on %s, %s", info.architecture, info.device, info.dtype)

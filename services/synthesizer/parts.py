@@ -16,7 +16,7 @@ import diffusers
 import torch
 
 from dnd.errors import BadSetting, ModelMissing
-from dnd.serving.placement import loading
+from dnd.serving.placement import check_tensors, check_tokenizer, loading
 from dnd_services.synthesizer.families import FAMILIES
 
 _LEFT_OUT: Final = ("safety_checker", "feature_extractor", "image_encoder")
@@ -94,11 +94,7 @@ def _load_network(cls: Any, folder: Path, dtype: torch.dtype, variant: str) -> t
             local_files_only=True,
             output_loading_info=True,
         )
-    if missing := sorted(report["missing_keys"]):
-        raise ModelMissing(
-            f"{folder} is incomplete: {len(missing)} of its tensors are not in the file, "
-            f"{missing[0]!r} first."
-        )
+    check_tensors(str(folder), report["missing_keys"])
     return network  # type: ignore[no-any-return]
 
 
@@ -109,8 +105,4 @@ def _check_words(pipeline: Any, folder: Path) -> None:
         if tokenizer is None or encoder is None:
             continue
         num_words = encoder.config.vocab_size
-        if len(tokenizer) < num_words // 2:
-            raise ModelMissing(
-                f"{folder} is incomplete: its tokenizer{suffix} knows {len(tokenizer)} of the text "
-                f"encoder's {num_words} tokens; are the tokenizer's files there?"
-            )
+        check_tokenizer(str(folder), len(tokenizer), num_words, f"tokenizer{suffix}")

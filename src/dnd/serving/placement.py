@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from dnd.errors import BadSetting, DndError, ModelMissing, UnsafeModelFile
 from dnd.serving.weights import has_pickles
 from dnd.settings import ModelServerSettings
+from dnd.types import ModelInfo
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,53 @@ def place_model(settings: ModelServerSettings) -> Placement:
     if settings.fixed_batch:
         torch.backends.cudnn.deterministic = True
     return Placement(device, getattr(torch, settings.dtype))
+
+
+def describe_model(
+    settings: ModelServerSettings, digest: str, architecture: str, placement: Placement
+) -> ModelInfo:
+    """What a server says of the model that it computes with."""
+    return ModelInfo(
+        name=settings.model,
+        digest=digest,
+        architecture=architecture,
+        dtype=settings.dtype,
+        device=str(placement.device),
+        fixed_batch=settings.max_batch if settings.fixed_batch else 0,
+    )
+
+
+def check_tensors(name: str, missing_keys: Iterable[str]) -> None:
+    """Refuses a model that would compute with weights drawn at random.
+
+    Args:
+        missing_keys: As `from_pretrained(..., output_loading_info=True)` reports them.
+
+    Raises:
+        ModelMissing: Some tensors are not in the file.
+    """
+    if missing := sorted(missing_keys):
+        raise ModelMissing(
+            f"{name} is incomplete: {len(missing)} of its tensors are not in the file, "
+            f"{missing[0]!r} first."
+        )
+
+
+def check_tokenizer(name: str, num_known: int, num_words: int, which: str = "tokenizer") -> None:
+    """Refuses a tokenizer that was made up because its files are not there.
+
+    Args:
+        num_known: Tokens that the tokenizer knows.
+        num_words: Tokens that the model knows.
+
+    Raises:
+        ModelMissing: The tokenizer knows less than half of them.
+    """
+    if num_known < num_words // 2:
+        raise ModelMissing(
+            f"{name} is incomplete: its {which} knows {num_known} of the model's {num_words} "
+            "tokens; are the tokenizer's files there?"
+        )
 
 
 @contextmanager
