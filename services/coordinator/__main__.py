@@ -11,7 +11,6 @@ import sys
 from collections.abc import Mapping
 
 import grpc
-from prometheus_client import Gauge
 
 from dnd.bucket_artifacts import open_artifacts
 from dnd.clients import Services
@@ -19,15 +18,15 @@ from dnd.serving import Metrics, StageService, run
 from dnd.v1 import coordinator_pb2_grpc
 from dnd_services.coordinator.budgets import read_budgets
 from dnd_services.coordinator.celery_app import make_app, publish
-from dnd_services.coordinator.dispatcher import Dispatcher
+from dnd_services.coordinator.dispatcher import SILENT_BEATS, Dispatcher
 from dnd_services.coordinator.leader import Leader
 from dnd_services.coordinator.migrate import migrate
 from dnd_services.coordinator.nudge import Nudge
 from dnd_services.coordinator.reconciler import Reconciler
+from dnd_services.coordinator.record_metrics import RecordCollector
 from dnd_services.coordinator.servicer import CoordinatorServicer
 from dnd_services.coordinator.settings import CoordinatorSettings
 from dnd_services.coordinator.store import Store
-from dnd_services.coordinator.store.reading import read_backlog
 from dnd_services.coordinator.web.app import create_app
 from dnd_services.coordinator.web.serving import WebServer
 
@@ -44,18 +43,7 @@ def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
     )
     app = make_app(settings.redis)
     nudge = Nudge(settings.redis)
-    backlog = Gauge(
-        "dnd_backlog_seconds",
-        "Estimated seconds of work that waits or is under way",
-        ["stage"],
-        registry=metrics.registry,
-    )
-
-    def show_backlog() -> None:
-        with store.reading() as session:
-            for stage, seconds in read_backlog(session).items():
-                backlog.labels(stage).set(seconds)
-
+    metrics.registry.register(RecordCollector(store, settings.heartbeat_s * SILENT_BEATS))
     leader = Leader(
         store,
         settings,
@@ -63,7 +51,6 @@ def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
         Reconciler(store, settings),
         nudge,
         owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",
-        after_sweep=show_backlog,
     )
     servicer = CoordinatorServicer(store, services, settings, nudge.ring, budgets)
     web = WebServer(create_app(servicer), settings.host, settings.web_port, settings.tls)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 
 from dnd.errors import Unavailable
 from dnd_services.coordinator.dispatcher import Dispatcher
@@ -25,7 +24,6 @@ class Leader:
 
     Args:
         owner: Name of this process in the record.
-        after_sweep: Called after each sweep, for metrics.
     """
 
     def __init__(
@@ -36,7 +34,6 @@ class Leader:
         reconciler: Reconciler,
         nudge: Nudge,
         owner: str,
-        after_sweep: Callable[[], None],
     ) -> None:
         self._store = store
         self._settings = settings
@@ -44,7 +41,6 @@ class Leader:
         self._reconciler = reconciler
         self._nudge = nudge
         self._owner = owner
-        self._after_sweep = after_sweep
         self._stop = threading.Event()
         self._leads_until = 0.0
         self._swept_at = 0.0
@@ -73,7 +69,6 @@ class Leader:
                 if time.monotonic() - self._swept_at >= self._settings.sweep_s:
                     self._swept_at = time.monotonic()
                     self._reconciler.sweep()
-                    self._after_sweep()
                 self._nudge.wait(self._settings.poll_s)
             except Unavailable as error:
                 log.warning("%s", error.message)

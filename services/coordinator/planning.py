@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -57,11 +57,19 @@ class Planner:
 
     Args:
         quick_s: Time for a question that a running service answers at once, seconds.
+        last_digests: The weights that the newest job was frozen to, by service, for services that
+            have no replica now; None where every service is expected to be up.
     """
 
-    def __init__(self, services: Services, quick_s: float) -> None:
+    def __init__(
+        self,
+        services: Services,
+        quick_s: float,
+        last_digests: Callable[[], Mapping[str, str]] | None = None,
+    ) -> None:
         self._services = services
         self._quick_s = quick_s
+        self._last_digests = last_digests
 
     def plan(self, spec: JobSpec, context: RequestContext) -> PlannedJob:
         """Checks a specification and reads the layers and the probe set that it names.
@@ -128,6 +136,9 @@ class Planner:
             try:
                 return str(client.get_model().digest)
             except Transient as error:
+                known = self._last_digests() if self._last_digests else {}
+                if name in known:
+                    return known[name]
                 raise _not_up(name, client, error) from None
 
         with ThreadPoolExecutor(len(needed)) as pool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias, TypeVar
 
@@ -72,12 +72,18 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self._settings = settings
         self._nudge = nudge
         self._budgets = budgets
-        self._planner = Planner(services, settings.freeze_s)
+        self._planner = Planner(
+            services, settings.freeze_s, self._last_digests if settings.scale_to_zero else None
+        )
         # Callers that wait for a slow stage service must not keep others from the record.
         self._askers = ThreadPoolExecutor(16, thread_name_prefix="ask")
         self._lookers = ThreadPoolExecutor(8, thread_name_prefix="look")
         self._evaluations = LongRuns[str]()
         self._collections = LongRuns[Garbage]()
+
+    def _last_digests(self) -> Mapping[str, str]:
+        with self._store.reading() as session:
+            return jobs.last_digests(session)
 
     def close(self) -> None:
         """Ends the threads."""

@@ -105,6 +105,8 @@ class CoordinatorSettings(QueueSettings):
             (`budgets.py`); empty for none.
         judge: Target of the judge, a scorer whose model selection never uses; empty for none, and
             then nothing can be evaluated.
+        scale_to_zero: Stage services may have no replica while nothing waits: a job is then frozen
+            to the weights that the newest job was frozen to.
         web_port: TCP port of REST and the explorer; 0 takes a free one.
     """
 
@@ -120,6 +122,7 @@ class CoordinatorSettings(QueueSettings):
     freeze_s: float = 10.0
     budgets: str = ""
     judge: str = ""
+    scale_to_zero: bool = False
     web_port: int = 0
 
     @property

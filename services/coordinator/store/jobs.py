@@ -28,6 +28,8 @@ from dnd_services.coordinator.store.sets import (
 from dnd_services.coordinator.store.spending import limits_of, read_usage
 from dnd_services.coordinator.store.steps import find_bank
 
+_RECENT_JOBS = 20
+
 
 @dataclass(frozen=True)
 class NewLayer:
@@ -221,6 +223,16 @@ def list_jobs(session: Session, tenant: str, before: str, limit: int) -> list[Jo
     if before:
         statement = statement.where(JobRow.id < before)
     return list(session.scalars(statement.order_by(JobRow.id.desc()).limit(limit)))
+
+
+def last_digests(session: Session) -> dict[str, str]:
+    """The weights that the newest jobs were frozen to, by service."""
+    statement = select(JobRow.frozen).order_by(JobRow.id.desc()).limit(_RECENT_JOBS)
+    found: dict[str, str] = {}
+    for frozen in session.scalars(statement):
+        for name, digest in frozen["digests"].items():
+            found.setdefault(name, digest)
+    return found
 
 
 def pause_job(session: Session, job: JobRow) -> None:

@@ -21,6 +21,9 @@ from dnd_services.coordinator.store.leases import read_capacity
 from dnd_services.coordinator.store.rows import ordinal_of, units_between
 from dnd_services.coordinator.store.spending import read_usage
 
+UNMEASURED_S = 1.0
+"""What an item is thought to take before the first of its stage and profile was measured."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -172,18 +175,37 @@ def _why_held_back(
 
 
 def read_backlog(session: Session) -> dict[str, float]:
-    """Estimated seconds of work that waits or is under way, by stage: what scaling goes by."""
+    """Estimated seconds of work that waits or is under way, by stage: what scaling goes by.
+
+    An item of a stage that was never measured counts as `UNMEASURED_S`, so that its first worker
+    is started at all.
+    """
     times = read_times(session)
+    backlog = dict.fromkeys(STAGES, 0.0)
+    for (stage, profile), num in _open_items(session).items():
+        backlog[stage] += num * times.get((stage, profile), UNMEASURED_S)
+    return backlog
+
+
+def read_open_items(session: Session) -> dict[str, int]:
+    """Items that wait or are under way, by stage."""
+    items = dict.fromkeys(STAGES, 0)
+    for (stage, _), num in _open_items(session).items():
+        items[stage] += num
+    return items
+
+
+def _open_items(session: Session) -> Counter[tuple[str, str]]:
+    """Open items of running jobs by stage and profile."""
     running = select(JobRow.id, JobRow.profile).where(JobRow.state == JobState.RUNNING.value)
     profiles = {row.id: row.profile for row in session.execute(running)}
-    backlog = dict.fromkeys(STAGES, 0.0)
     statement = select(CounterRow).where(
         CounterRow.job_id.in_(list(profiles)), CounterRow.state.in_(states.OPEN)
     )
+    items: Counter[tuple[str, str]] = Counter()
     for row in session.scalars(statement):
-        stage = row.name.split(":")[0]
-        backlog[stage] += row.num * times.get((stage, profiles[row.job_id]), 0.0)
-    return backlog
+        items[row.name.split(":")[0], profiles[row.job_id]] += row.num
+    return items
 
 
 def state_of_unended(job: JobRow) -> UnitState:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from dnd.jobs import JobState, Limits, Usage
@@ -15,6 +15,7 @@ from dnd_services.coordinator.store.counters import Tally
 
 _SPENT = "spent"
 _NANO = 1e9
+_TENANT = "t"  # ids of jobs are hexadecimal digits
 
 
 def spend(
@@ -49,7 +50,7 @@ def price_of(job: JobRow) -> Price | None:
 
 def tenant_key(tenant: str) -> str:
     """What a tenant's counters are kept under, beside those of jobs; they outlive its jobs."""
-    return "t" + hashlib.sha256(tenant.encode()).hexdigest()[:31]
+    return _TENANT + hashlib.sha256(tenant.encode()).hexdigest()[:31]
 
 
 def read_usage(session: Session, owners: Sequence[str]) -> dict[str, Usage]:
@@ -58,16 +59,27 @@ def read_usage(session: Session, owners: Sequence[str]) -> dict[str, Usage]:
     statement = select(CounterRow).where(CounterRow.job_id.in_(owners), CounterRow.name == _SPENT)
     for row in session.scalars(statement):
         amounts[row.job_id][row.state] = row.num
-    return {
-        owner: Usage(
-            num_input_tokens=one.get("input", 0),
-            num_output_tokens=one.get("output", 0),
-            dollars=one.get("nanodollars", 0) / _NANO,
-            num_images=one.get("images", 0),
-            num_units=one.get("units", 0),
-        )
-        for owner, one in amounts.items()
-    }
+    return {owner: _usage(one) for owner, one in amounts.items()}
+
+
+def _usage(amounts: Mapping[str, int]) -> Usage:
+    return Usage(
+        num_input_tokens=amounts.get("input", 0),
+        num_output_tokens=amounts.get("output", 0),
+        dollars=amounts.get("nanodollars", 0) / _NANO,
+        num_images=amounts.get("images", 0),
+        num_units=amounts.get("units", 0),
+    )
+
+
+def read_total_usage(session: Session) -> Usage:
+    """What all tenants together have used; deleted jobs count too."""
+    statement = (
+        select(CounterRow.state, func.sum(CounterRow.num))
+        .where(CounterRow.name == _SPENT, CounterRow.job_id.like(f"{_TENANT}%"))
+        .group_by(CounterRow.state)
+    )
+    return _usage({kind: int(num) for kind, num in session.execute(statement)})
 
 
 def limits_of(job: JobRow) -> Limits:
