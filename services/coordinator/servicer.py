@@ -92,6 +92,20 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self._evaluations.close()
         self._collections.close()
 
+    @property
+    def store(self) -> Store:
+        """The record, for the pages of the explorer."""
+        return self._store
+
+    @property
+    def services(self) -> Services:
+        """The stage services and the artifact store, for the pages of the explorer."""
+        return self._services
+
+    def job_message(self, session: Session, job: JobRow) -> pb2.Job:
+        """A job as GetJob answers it."""
+        return self._message(session, job)
+
     async def ListTargets(
         self, request: pb2.ListTargetsRequest, context: GrpcContext
     ) -> pb2.ListTargetsResponse:

@@ -105,9 +105,13 @@ def make_overview(job: Job, lines: Sequence[Line]) -> Overview:
 
 def choose_random(job: Job, lines: Sequence[Line]) -> list[Line]:
     """Twelve units by a seed from the job's specification, in the job's order: not the best."""
+    return [lines[place] for place in choose_places(job, len(lines))]
+
+
+def choose_places(job: Job, num_units: int) -> list[int]:
+    """Places of twelve of `num_units` units, ascending."""
     seed = int(digest_of("overview", asdict(job.spec))[:16], 16)
-    places = random.Random(seed).sample(range(len(lines)), min(NUM_RANDOM, len(lines)))
-    return [lines[place] for place in sorted(places)]
+    return sorted(random.Random(seed).sample(range(num_units), min(NUM_RANDOM, num_units)))
 
 
 def _counts(lines: Sequence[Line]) -> tuple[tuple[str, int], ...]:

@@ -1,0 +1,291 @@
+"""The explorer's routes: they read, and hand what they found to a template."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import RedirectResponse, Response
+from sqlalchemy.orm import Session
+
+from dnd.errors import InvalidInput, NotFound
+from dnd.explorer.links import UnitQuery, read_query
+from dnd.explorer.site import ASSETS, read_asset
+from dnd.explorer.views import LEVEL, SIDES, LayerCard, LinkedPictures, make_bins, segments
+from dnd.jobs import UnitState
+from dnd.report.overview import choose_places
+from dnd.report.units import shown_pictures, view_unit
+from dnd_services.coordinator.models import JobLayerRow, JobRow
+from dnd_services.coordinator.store import browsing, pairing, reading
+from dnd_services.coordinator.store.pairing import CHANGES
+from dnd_services.coordinator.web.calls import Calls, calls_of
+from dnd_services.coordinator.web.pages.answers import (
+    ElsewhereRoute,
+    PageRoute,
+    kept_for_ever,
+    links_of,
+    live_page,
+    page,
+)
+from dnd_services.coordinator.web.pages.pictures import Pictures
+from dnd_services.coordinator.web.pages.reader import Reader, Shelf, card_of
+
+JOBS_ON_A_PAGE = 40
+UNITS_ON_A_PAGE = 96
+PAIRS_ON_A_PAGE = 60
+MAX_CHOICES = 100
+MAX_FAILURES = 20
+MAX_LAYER_CARDS = 60
+
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
+
+
+def reader_of(request: Request, calls: Annotated[Calls, Depends(calls_of)]) -> Reader:
+    """What a page reads with, on behalf of whoever asks."""
+    state = request.app.state
+    if not hasattr(state, "shelf"):
+        state.shelf, state.pictures = Shelf(), Pictures()
+    return Reader(state.servicer, calls.tenant, state.shelf)
+
+
+Reads = Annotated[Reader, Depends(reader_of)]
+
+
+@router.get("/")
+def home(request: Request) -> Response:
+    return RedirectResponse(links_of(request).jobs())
+
+
+@router.get("/static/{name}")
+def asset(request: Request, name: str) -> Response:
+    if name not in ASSETS:
+        raise NotFound(f"There is nothing at {request.url.path}.")
+    return kept_for_ever(request, read_asset(name), ASSETS[name][2])
+
+
+@router.get("/jobs")
+def jobs_page(request: Request, reader: Reads, before: str = "") -> Response:
+    found = reader.read(lambda session: reader.list_jobs(session, before, JOBS_ON_A_PAGE + 1))
+    shown = found[:JOBS_ON_A_PAGE]
+    more = len(found) > JOBS_ON_A_PAGE
+    return live_page(
+        request,
+        "jobs",
+        ended=bool(before) or all(job.state.ended for job in shown),
+        jobs=[(job, segments(job.units)) for job in shown],
+        before=before,
+        older=f"{links_of(request).jobs()}?before={shown[-1].id}" if more else "",
+    )
+
+
+@router.get("/jobs/{job_id}")
+def job_page(request: Request, reader: Reads, job_id: str) -> Response:
+    links = links_of(request)
+
+    def look(session: Session) -> Response:
+        row = reader.find(session, job_id)
+        job = reader.job(session, row)
+        layers = reading.read_layers(session, row.id)
+        failed = UnitQuery(state=UnitState.FAILED)
+        failures: tuple[reading.UnitView, ...] = ()
+        if job.num_failed:
+            failures = browsing.browse_units(session, row, failed, 0, MAX_FAILURES).views
+        return live_page(
+            request,
+            "job",
+            ended=job.state.ended,
+            job=job,
+            bars=segments(job.units),
+            elapsed_s=(job.ended_at_s or reader.now(session)) - job.created_at_s,
+            query=UnitQuery(),
+            failed_query=failed,
+            failures=[card_of(row, view, links) for view in failures],
+            layers=_layer_cards(session, row, layers[:MAX_LAYER_CARDS]),
+            num_layers=len(layers),
+            samples=[
+                card_of(row, view, links)
+                for place in choose_places(job, job.num_units)
+                for view in reading.list_units(session, row, "", None, place, 1)
+            ],
+            can_try=False,
+        )
+
+    return reader.read(look)
+
+
+def _layer_cards(session: Session, job: JobRow, layers: Sequence[JobLayerRow]) -> list[LayerCard]:
+    counts = browsing.count_states(session, job, layers)
+    return [
+        LayerCard(
+            layer.layer,
+            layer.num_units,
+            segments(counts[layer.place]),
+            UnitQuery(layer=layer.layer),
+            make_bins(browsing.count_percentiles(session, job, [layer])),
+        )
+        for layer in layers
+    ]
+
+
+@router.get("/jobs/{job_id}/units")
+def units_page(request: Request, reader: Reads, job_id: str) -> Response:
+    query = read_query(request.query_params)
+    links = links_of(request)
+    start = (query.page - 1) * UNITS_ON_A_PAGE
+
+    def look(session: Session) -> Response:
+        row = reader.find(session, job_id)
+        layers = browsing.choose_layers(session, row, query.layer)
+        found = browsing.browse_units(session, row, query, start, UNITS_ON_A_PAGE)
+        counts: Counter[str] = Counter()
+        for one in browsing.count_states(session, row, layers).values():
+            counts.update({state.value: num for state, num in one.items()})
+        return page(
+            request,
+            "units.html.j2",
+            job=reader.job(session, row),
+            query=query,
+            plain=UnitQuery(),
+            layers=[one.layer for one in reading.read_layers(session, row.id)],
+            counts=counts,
+            bins=make_bins(browsing.count_percentiles(session, row, layers)),
+            cards=[card_of(row, view, links, query) for view in found.views],
+            total=found.total,
+            num_pages=-(-found.total // UNITS_ON_A_PAGE),
+        )
+
+    return reader.read(look)
+
+
+@router.get("/jobs/{job_id}/units/{layer:path}/{unit:int}")
+def unit_page(request: Request, reader: Reads, job_id: str, layer: str, unit: int) -> Response:
+    links = links_of(request)
+    query = read_query(dict(parse_qsl(request.query_params.get("in", ""))))
+
+    def look(session: Session) -> Response:
+        row = reader.find(session, job_id)
+        view = reading.find_unit(session, row, layer, unit)
+        record = reader.record(session, row, layer, unit)
+        pictures = LinkedPictures(links, record, reader.sizes(record))
+        listed = query if query.limits or query.sort != "unit" else UnitQuery(layer=layer)
+        before, after = browsing.find_neighbours(session, row, listed, view)
+        return page(
+            request,
+            "unit.html.j2",
+            job=reader.job(session, row),
+            unit=view_unit(record, pictures, LEVEL),
+            histogram=reader.histogram(view, record),
+            up=links.units(job_id, listed),
+            before=card_of(row, before, links, query) if before else None,
+            after=card_of(row, after, links, query) if after else None,
+            can_try=False,
+        )
+
+    return reader.read(look)
+
+
+@router.get("/jobs/{job_id}/units/{layer:path}/{unit:int}/images/{ref}")
+def image(
+    request: Request, reader: Reads, job_id: str, layer: str, unit: int, ref: str, side: int = 320
+) -> Response:
+    if side not in SIDES:
+        sides = ", ".join(map(str, SIDES))
+        raise InvalidInput(f"side = {side}: expected one of {sides}.")
+
+    def find(session: Session) -> bool:
+        row = reader.find(session, job_id)
+        record = reader.record(session, row, layer, unit)
+        return any(ref == shown for shown, _ in shown_pictures(record, LEVEL))
+
+    if not reader.read(find):
+        raise NotFound(f"Unit {unit} of layer {layer!r} shows no image {ref[:100]}.")
+    pictures: Pictures = request.app.state.pictures
+    return kept_for_ever(request, pictures.thumbnail(reader.artifacts, ref, side), "image/webp")
+
+
+@router.get("/jobs/{job_id}/units/{layer:path}/{unit:int}/mosaic")
+def mosaic(request: Request, reader: Reads, job_id: str, layer: str, unit: int) -> Response:
+    def find(session: Session) -> Sequence[str]:
+        row = reader.find(session, job_id)
+        return reader.exemplar_refs(session, row, reading.find_unit(session, row, layer, unit))
+
+    refs = reader.read(find)
+    pictures: Pictures = request.app.state.pictures
+    return kept_for_ever(request, pictures.mosaic(reader.artifacts, refs), "image/webp")
+
+
+@router.get("/search")
+def search_page(request: Request, reader: Reads, q: str = "") -> Response:
+    query = read_query({"q": q})
+    links = links_of(request)
+
+    def look(session: Session) -> Response:
+        found, total = reader.search(session, query.words, 0, UNITS_ON_A_PAGE)
+        return page(
+            request,
+            "search.html.j2",
+            words=query.words,
+            cards=[(job.frozen["model"], card_of(job, view, links)) for job, view in found],
+            total=total,
+        )
+
+    return reader.read(look)
+
+
+@router.get("/compare")
+def compare_page(
+    request: Request,
+    reader: Reads,
+    a: str = "",
+    b: str = "",
+    show: str = "changed",
+    page_number: Annotated[int, Query(alias="page", ge=1, le=1_000_000)] = 1,
+) -> Response:
+    links = links_of(request)
+    changes = "" if show == "all" else show
+    if changes not in CHANGES:
+        raise InvalidInput(f"show = {show[:40]!r}: expected changed, same or all.")
+
+    def turn(number: int) -> str:
+        return links.compare(a, b, show=show, page=str(number) if number > 1 else "")
+
+    def look(session: Session) -> Response:
+        first = reader.find(session, a) if a else None
+        second = reader.find(session, b) if b else None
+        chosen = {job.id: reader.job(session, job) for job in (first, second) if job}
+        listed = reader.list_jobs(session, "", MAX_CHOICES)
+        jobs = [*listed, *(job for job in chosen.values() if job not in listed)]
+        found: tuple[list[Any], int] = ([], 0)
+        if first and second:
+            start = (page_number - 1) * PAIRS_ON_A_PAGE
+            found = pairing.pair_units(session, first, second, changes, start, PAIRS_ON_A_PAGE)
+        pairs, total = found
+        return page(
+            request,
+            "compare.html.j2",
+            jobs=jobs,
+            first=first,
+            second=second,
+            changes=changes,
+            CHANGES=CHANGES,
+            agreement=pairing.count_agreement(session, first, second) if first and second else None,
+            pairs=[
+                (card_of(first, left, links), card_of(second, right, links))
+                for left, right in pairs
+                if first and second
+            ],
+            before=turn(page_number - 1) if page_number > 1 else "",
+            after=turn(page_number + 1) if page_number * PAIRS_ON_A_PAGE < total else "",
+        )
+
+    return reader.read(look)
+
+
+def elsewhere(request: Request) -> Response:
+    raise NotFound(f"There is nothing at {request.url.path}.")
+
+
+router.add_api_route("/{path:path}", elsewhere, route_class_override=ElsewhereRoute)
