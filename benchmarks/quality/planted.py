@@ -109,7 +109,7 @@ def extract_features(network: PlantedNetwork, pictures: np.ndarray) -> torch.Ten
 @torch.no_grad()
 def class_responses(files: Sequence[Path]) -> np.ndarray:
     """What the 1,000 classifier units of EfficientNet-Lite0 answer to images: (files, 1000)."""
-    network = PlantedNetwork(0, 0)
+    network = PlantedNetwork(1, 1)  # for its backbone
     pictures = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
     responses: np.ndarray = network.backbone._fc(extract_features(network, pictures)).numpy()
     return responses
