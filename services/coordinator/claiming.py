@@ -1,4 +1,7 @@
-"""From a task message to what is to be done: claims rows and reads all that their stage needs."""
+"""From a task message to what is to be done: claims rows, then reads all that their stage needs.
+
+Claiming writes, and on SQLite nobody else can write meanwhile, so it does nothing else.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from dnd_services.coordinator.models import (
     UnitRow,
     WorkRow,
 )
-from dnd_services.coordinator.store.claims import Ticket, read_rows, take
+from dnd_services.coordinator.store.claims import Ticket, move, read_rows, read_taken, take
 from dnd_services.coordinator.store.counters import Tally
 from dnd_services.coordinator.store.reading import read_layers
 from dnd_services.coordinator.store.sets import bank_sets, find_askers
@@ -82,78 +85,101 @@ def table_of(stage: str) -> type[WorkRow] | type[ImageSetRow]:
 
 def claim(
     session: Session, stage: str, tickets: Sequence[Ticket], owner: str, until: float
-) -> list[Group]:
-    """Claims what is still to be done of a task, and groups it.
+) -> list[Ticket]:
+    """Claims what is still to be done of a task; what there is to know of it, `read_groups` reads.
 
     Rows of a cancelled job are CANCELLED, those of any other job that does not run are READY again.
     """
+    table = table_of(stage)
+    taken = take(session, table, tickets, owner, until)
+    idle = _idle_sets(session, taken) if table is ImageSetRow else _idle_works(session, taken)
+    if not idle:
+        return taken
+    tally = Tally(session)
+    for row in read_rows(session, table, idle).values():
+        move(tally, row, idle[row.id])
+    tally.write()
+    return [ticket for ticket in taken if ticket.id not in idle]
+
+
+def _idle_works(session: Session, taken: Sequence[Ticket]) -> dict[int, str]:
+    """Claimed rows of jobs that do not run, and the state that they get.
+
+    The flag on the job is checked here, and again when results are written.
+    """
+    statement = (
+        select(WorkRow.id, JobRow.state)
+        .join(JobRow, JobRow.id == WorkRow.job_id)
+        .where(
+            WorkRow.id.in_([ticket.id for ticket in taken]),
+            JobRow.state != JobState.RUNNING.value,
+        )
+    )
+    return {
+        work_id: states.CANCELLED if state == JobState.CANCELLED.value else states.READY
+        for work_id, state in session.execute(statement)
+    }
+
+
+def _idle_sets(session: Session, taken: Sequence[Ticket]) -> dict[int, str]:
+    """Claimed sets that nobody needs now: every job that does is paused or cancelled."""
+    ids = [ticket.id for ticket in taken]
+    askers = find_askers(session, ids)
+    return {set_id: states.READY for set_id in ids if set_id not in askers}
+
+
+def read_groups(session: Session, stage: str, taken: Sequence[Ticket]) -> list[Group]:
+    """What has been claimed of a task, grouped, with all that its stage needs."""
     if stage == "synthesize":
-        return _claim_sets(session, tickets, owner, until)
-    groups: defaultdict[tuple[str, str, int], list[WorkRow]] = defaultdict(list)
-    taken = _of_running_jobs(session, take(session, WorkRow, tickets, owner, until))
-    jobs = {work.job_id: job for work, job in taken}
+        return _groups_of_sets(session, taken)
+    works = read_taken(session, WorkRow, taken)
+    ids = {work.job_id for work in works}
+    jobs = {job.id: job for job in session.scalars(select(JobRow).where(JobRow.id.in_(ids)))}
     units: dict[str, dict[int, UnitRow]] = {}
     for job_id in jobs:
         ordinals = [
-            work.ordinal for work, job in taken if job.id == job_id and work.scope == states.UNITS
+            work.ordinal for work in works if work.job_id == job_id and work.scope == states.UNITS
         ]
         units[job_id] = read_units(session, job_id, ordinals)
-    for work, job in taken:
+    groups: defaultdict[tuple[str, str, int], list[WorkRow]] = defaultdict(list)
+    for work in works:
         place = -1
         if work.scope == states.UNITS:
-            place = units[job.id][work.ordinal].place
-        groups[job.id, work.scope, place].append(work)
+            place = units[work.job_id][work.ordinal].place
+        groups[work.job_id, work.scope, place].append(work)
     layers = {job_id: tuple(read_layers(session, job_id)) for job_id in jobs}
     return [
         Group(
             stage=stage,
             scope=scope,
             job=jobs[job_id],
-            rows=tuple(works),
+            rows=tuple(rows),
             layers=layers[job_id],
             units=units[job_id],
             sets=_sets_of(session, stage, scope, job_id, units[job_id]),
             shard_refs=_shards_of(session, job_id) if scope == states.MERGE else (),
             bank=find_bank(session, job_id) if stage == "calibrate" else None,
         )
-        for (job_id, scope, _), works in groups.items()
+        for (job_id, scope, _), rows in groups.items()
     ]
 
 
-def _of_running_jobs(session: Session, taken: Sequence[WorkRow]) -> list[tuple[WorkRow, JobRow]]:
-    """The flag on the job is checked here, and again when results are written."""
-    tally = Tally(session)
-    ids = {work.job_id for work in taken}
-    jobs = {job.id: job for job in session.scalars(select(JobRow).where(JobRow.id.in_(ids)))}
-    kept = []
-    for work in taken:
-        job = jobs[work.job_id]
-        if job.state == JobState.RUNNING.value:
-            kept.append((work, job))
-        elif job.state == JobState.CANCELLED.value:
-            tally.move(work, states.CANCELLED)
-        else:
-            tally.move(work, states.READY)
-    tally.write()
-    return kept
+def _groups_of_sets(session: Session, taken: Sequence[Ticket]) -> list[Group]:
+    """Sets by the job that they are drawn for.
 
-
-def _claim_sets(
-    session: Session, tickets: Sequence[Ticket], owner: str, until: float
-) -> list[Group]:
-    taken = take(session, ImageSetRow, tickets, owner, until)
-    askers = find_askers(session, [row.id for row in taken])
+    Those that nobody has needed since they were claimed, a moment ago, stay until their leases end.
+    """
+    rows = read_taken(session, ImageSetRow, taken)
+    askers = find_askers(session, [row.id for row in rows])
     groups: defaultdict[tuple[str, str], list[ImageSetRow]] = defaultdict(list)
-    for row in taken:
+    for row in rows:
         if row.id in askers:
             job, scope = askers[row.id]
             groups[job.id, scope].append(row)
-        else:  # nobody needs it now: every job that does is paused or cancelled
-            row.state = states.READY
     jobs = {job.id: job for job, _ in askers.values()}
     return [
-        Group(stage="synthesize", scope=scope, job=jobs[job_id], rows=tuple(rows))
-        for (job_id, scope), rows in groups.items()
+        Group(stage="synthesize", scope=scope, job=jobs[job_id], rows=tuple(some))
+        for (job_id, scope), some in groups.items()
     ]
 
 

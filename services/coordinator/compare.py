@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from dnd import stages
 from dnd.clients import Services
@@ -13,9 +14,9 @@ from dnd.stages import Description, Plan
 from dnd.types import ImageSet
 from dnd_services.coordinator import outputs, states
 from dnd_services.coordinator.frozen import artifact_key
-from dnd_services.coordinator.models import ImageSetRow, JobLayerRow, JobRow, UnitRow
+from dnd_services.coordinator.models import ImageSetRow, JobLayerRow, JobRow, UnitRow, WorkRow
 from dnd_services.coordinator.store import Store
-from dnd_services.coordinator.store.claims import read_rows
+from dnd_services.coordinator.store.claims import Ticket, find_held, read_rows
 from dnd_services.coordinator.store.sets import sample_sets
 
 MAX_OTHER_SETS = 200
@@ -25,25 +26,23 @@ _UNITS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class LabelsCompared:
-    """AUC by ordinal of the unit; None where there is nothing to compare with."""
-
-    aucs: dict[int, float | None]
+    """The units of a layer have their AUC; None where there is nothing to compare with."""
 
 
 def compare_layer(
-    store: Store, services: Services, plan: Plan, job: JobRow, layer: JobLayerRow
+    store: Store, services: Services, plan: Plan, job: JobRow, layer: JobLayerRow, ticket: Ticket
 ) -> LabelsCompared:
     """AUC of each label's drawings against the job's other drawings (`stages.compare_labels`).
 
     The others are the job's sets with the smallest keys and the sets of the labels of the same
-    stretch of units: neither depends on the order of work.
+    stretch of units: neither depends on the order of work. Each stretch is written on its own, as
+    a layer may have a million units and others write too; all of them under the ticket of the work.
 
     Raises:
         DndError: The drawings cannot be measured.
     """
     with store.reading() as session:
         others = [_image_set(row) for row in sample_sets(session, job.id, MAX_OTHER_SETS)]
-    aucs: dict[int, float | None] = {}
     for units in _labelled_units(store, job, layer):
         labels, own = _label_sets(store, services, plan, units)
         sets = {one.key: one for one in (*others, *own)}
@@ -54,8 +53,22 @@ def compare_layer(
             [(unit.unit, key) for unit, key in labels],
             [sets[key] for key in sorted(sets)],
         )
-        aucs.update((unit.ordinal, auc) for (unit, _), auc in zip(labels, answers, strict=True))
-    return LabelsCompared(aucs)
+        aucs = [
+            {"job_id": job.id, "ordinal": unit.ordinal, "auc": auc}
+            for (unit, _), auc in zip(labels, answers, strict=True)
+        ]
+        if aucs and not _write(store, ticket, aucs):
+            break  # somebody else has the work by now
+    return LabelsCompared()
+
+
+def _write(store: Store, ticket: Ticket, aucs: list[dict[str, Any]]) -> bool:
+    """Writes AUCs of units while the work is held; whether it is."""
+    with store.writing() as session:
+        if not find_held(session, WorkRow, [ticket]):
+            return False
+        session.execute(update(UnitRow), aucs)
+        return True
 
 
 def _labelled_units(store: Store, job: JobRow, layer: JobLayerRow) -> Iterator[list[UnitRow]]:

@@ -45,7 +45,7 @@ from dnd_services.coordinator.store.health import (
 )
 from dnd_services.coordinator.store.leases import read_capacity
 from dnd_services.coordinator.store.rows import fill_rows, jobs_to_fill, num_pending
-from dnd_services.coordinator.store.sets import ready_sets
+from dnd_services.coordinator.store.sets import count_ready_sets, ready_sets
 from dnd_services.coordinator.store.spending import find_spent
 from dnd_services.coordinator.store.steps import fail_job, read_job
 
@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 SILENT_BEATS = 3
 """A worker that has missed that many heartbeats does not count as capacity."""
 _IN_FLIGHT_PER_THREAD = 2
-_LOOK_AHEAD = 256
+_LOOK_AHEAD = 4096
 _CHUNKS_PER_ROUND = 20
 
 
@@ -66,7 +66,7 @@ class _Scene:
         capacity: Threads of live workers, by stage.
         slots: Tasks that may still be handed out, by stage.
         busy: Tasks that are out, by stage.
-        waiting: Stages of a job that have something READY.
+        waiting: By job and stage, how much is READY; of image sets, how many have not ended.
         num_tasks: Tasks that are out, by tenant; only of tenants with a quota.
     """
 
@@ -74,12 +74,20 @@ class _Scene:
     capacity: dict[str, int]
     slots: dict[str, int]
     busy: dict[str, int]
-    waiting: dict[str, set[str]]
+    waiting: dict[str, Counter[str]]
     pauses: list[Pause]
     times: dict[tuple[str, str], float]
     now: float
     num_tasks: Counter[str]
     spent: set[tuple[str, str]] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A row that can be handed out; `alone` if no other may share its task."""
+
+    id: int
+    alone: bool
 
 
 class Dispatcher:
@@ -181,14 +189,14 @@ class Dispatcher:
         busy = {stage: in_flight.get(stage, 0) for stage in capacity}
         statement = select(JobRow).where(JobRow.state == JobState.RUNNING.value)
         jobs = list(session.scalars(statement.order_by(JobRow.is_batch, JobRow.id)))
-        waiting: dict[str, set[str]] = {}
-        counters = select(CounterRow.job_id, CounterRow.name).where(
+        waiting: dict[str, Counter[str]] = {}
+        counters = select(CounterRow.job_id, CounterRow.name, CounterRow.num).where(
             CounterRow.job_id.in_([job.id for job in jobs]),
             CounterRow.state == states.READY,
             CounterRow.num > 0,
         )
-        for job_id, name in session.execute(counters):
-            waiting.setdefault(job_id, set()).add(name.split(":")[0])
+        for job_id, name, num in session.execute(counters):
+            waiting.setdefault(job_id, Counter())[name.split(":")[0]] += num
         return _Scene(
             jobs=jobs,
             capacity=capacity,
@@ -225,18 +233,20 @@ class Dispatcher:
         """The next task of a stage, queued and committed; None if nothing can be handed out."""
         while (job := self._next_job(stage, scene)) is not None:
             pause = _pause_of(scene, stage, job.id)
+            ids = self._choose(stage, job, scene, probe=pause is not None)
+            if not ids:
+                scene.spent.add((stage, job.id))
+                continue
             with self._store.writing() as session:
-                rows = _ready_rows(session, stage, job.id, scene.now)
-                rows = self._choose(rows, stage, job, scene, probe=pause is not None)
-                if not rows:
-                    scene.spent.add((stage, job.id))
-                    continue
                 task_id = uuid.uuid4().hex
-                ids = [row.id for row in rows]
                 tickets = queue(session, table_of(stage), ids, task_id, scene.now)
                 if pause is not None:
                     postpone_probe(session, stage, pause.job_id, scene.now)
                     scene.spent.add((stage, job.id))
+            if not tickets:  # somebody else has moved them since
+                scene.spent.add((stage, job.id))
+                continue
+            scene.waiting[job.id][stage] -= len(tickets)
             self._turn += 1
             scene.num_tasks[job.tenant] += 1
             self._served[stage, job.tenant] = self._served[stage, job.id] = self._turn
@@ -281,21 +291,22 @@ class Dispatcher:
         alone = pause.job_id != ALL_JOBS or not scene.busy[stage]
         return scene.now >= pause.probe_at and alone
 
-    def _choose(
-        self,
-        rows: Sequence[WorkRow | ImageSetRow],
-        stage: str,
-        job: JobRow,
-        scene: _Scene,
-        *,
-        probe: bool,
-    ) -> Sequence[WorkRow | ImageSetRow]:
-        """What goes into one task: things that one call can serve, as many as fit in its time."""
-        if not rows or probe or _goes_alone(rows[0]):
-            return rows[:1]
-        companions = [row for row in rows if not _goes_alone(row)]
-        item_s = scene.times.get((stage, job.profile), 0.0)
-        return companions[: size_task(self._settings, len(companions), scene.slots[stage], item_s)]
+    def _choose(self, stage: str, job: JobRow, scene: _Scene, *, probe: bool) -> list[int]:
+        """What goes into one task: things that one call can serve, as many as fit in its time.
+
+        It is looked up without keeping others from writing; `queue` looks again.
+        """
+        with self._store.reading() as session:
+            num_ready = scene.waiting[job.id][stage]
+            if stage == "synthesize":  # those that are being drawn are counted there too
+                most = min(self._settings.max_task_items * max(scene.slots[stage], 1), _LOOK_AHEAD)
+                num_ready = count_ready_sets(session, job.id, scene.now, most)
+            item_s = scene.times.get((stage, job.profile), 0.0)
+            size = size_task(self._settings, num_ready, scene.slots[stage], item_s)
+            rows = _ready_rows(session, stage, job.id, scene.now, size)
+        if not rows or probe or rows[0].alone:
+            return [row.id for row in rows[:1]]
+        return [row.id for row in rows if not row.alone]
 
     def _send(self, task: Task, now: float) -> None:
         try:
@@ -320,13 +331,12 @@ def tasks_in_flight(session: Session) -> dict[str, int]:
     return counts
 
 
-def _ready_rows(
-    session: Session, stage: str, job_id: str, now: float
-) -> Sequence[WorkRow | ImageSetRow]:
+def _ready_rows(session: Session, stage: str, job_id: str, now: float, limit: int) -> list[_Ready]:
+    """What can be handed out of a job, oldest first; `queue` locks what is chosen of it."""
     if stage == "synthesize":
-        return ready_sets(session, job_id, now, _LOOK_AHEAD)
+        return [_Ready(r.id, r.alone) for r in ready_sets(session, job_id, now, limit)]
     statement = (
-        select(WorkRow)
+        select(WorkRow.id, WorkRow.alone, WorkRow.scope)
         .where(
             WorkRow.job_id == job_id,
             WorkRow.stage == stage,
@@ -334,14 +344,12 @@ def _ready_rows(
             WorkRow.not_before <= now,
         )
         .order_by(WorkRow.id)
-        .limit(_LOOK_AHEAD)
-        .with_for_update(skip_locked=True)
+        .limit(limit)
     )
-    return list(session.scalars(statement))
-
-
-def _goes_alone(row: WorkRow | ImageSetRow) -> bool:
-    return row.alone or (isinstance(row, WorkRow) and row.scope not in (states.SHARD, states.UNITS))
+    return [
+        _Ready(work_id, alone or scope not in (states.SHARD, states.UNITS))
+        for work_id, alone, scope in session.execute(statement)
+    ]
 
 
 def _pause_of(scene: _Scene, stage: str, job_id: str) -> Pause | None:

@@ -21,8 +21,17 @@ from dnd.errors import FailedPrecondition, InvalidInput, NotFound
 from dnd.jobs import Garbage, JobState
 from dnd.manifest import Manifest
 from dnd_services.coordinator.judging import Watcher
-from dnd_services.coordinator.models import ImageSetRow, JobLayerRow, JobRow, UnitRow, WorkRow
+from dnd_services.coordinator.models import (
+    ImageSetRow,
+    JobLayerRow,
+    JobRow,
+    ResultRow,
+    UnitRow,
+    WorkRow,
+)
+from dnd_services.coordinator.outputs import artifact_of
 from dnd_services.coordinator.store import Store
+from dnd_services.coordinator.store.results import forget_results
 
 SAFE_GRACE_S = 3600.0
 """A task ends well within this time: with a shorter grace, nothing may run."""
@@ -121,6 +130,8 @@ class _Collection:
         for stored in self._artifacts.list_contents():
             if stored.renewed_at >= self._before:
                 self._mark(stored.name)
+        if self._remove:
+            self._forget_results()
         return self._sweep()
 
     def _record(self) -> Iterator[str]:
@@ -168,6 +179,21 @@ class _Collection:
                     yield ref
             elif self._remove and not self._artifacts.remove(name, self._before) and ref:
                 yield ref  # it was recalled just now
+
+    def _forget_results(self) -> None:
+        """Results of stages keep nothing alive: those go whose artifacts nobody needs."""
+        last = ""
+        while True:
+            with self._store.reading() as session:
+                statement = select(ResultRow.key, ResultRow.ref).where(ResultRow.key > last)
+                rows = session.execute(statement.order_by(ResultRow.key).limit(_ROWS_AT_ONCE)).all()
+            gone = [key for key, ref in rows if not self._marks.has(_digest(artifact_of(ref)))]
+            if gone:
+                with self._store.writing() as session:
+                    forget_results(session, gone)
+            if len(rows) < _ROWS_AT_ONCE:
+                return
+            last = rows[-1][0]
 
     def _mark(self, ref: str) -> None:
         """Marks an artifact and all that it refers to."""

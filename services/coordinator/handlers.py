@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from dnd import calibration, stages
 from dnd.calibration import Bank, Calibration, LabelDrawn
-from dnd.clients import Services
 from dnd.errors import BadAnswer, DndError, Internal, TooFewResults
 from dnd.jobs import UnitState
 from dnd.stages import Captions, Description, Plan
@@ -25,7 +24,8 @@ from dnd.types import (
     UnitDissection,
     UnitExemplars,
 )
-from dnd_services.coordinator import outputs, states
+from dnd_services.coordinator import outputs, reuse, states
+from dnd_services.coordinator.bench import Bench, each, load, save, unit_results
 from dnd_services.coordinator.claiming import Group
 from dnd_services.coordinator.dissections import open_dissection
 from dnd_services.coordinator.frozen import artifact_key, set_key, shards_of
@@ -36,9 +36,6 @@ from dnd_services.coordinator.store.steps import MergedLayer, UnitStep
 
 MIN_SPARSE_SOURCES = 3
 """A sparse unit is labelled from that many different images at least (METHOD, "Sparse")."""
-
-I = TypeVar("I")  # noqa: E741
-O = TypeVar("O")  # noqa: E741
 
 
 @dataclass(frozen=True)
@@ -79,19 +76,6 @@ class BankMeasured:
 Result: TypeAlias = (
     UnitStep | ShardIndexed | ShardsMerged | LayerDissected | SetDrawn | BankMeasured
 )
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What a handler works with.
-
-    Attributes:
-        services: The stage services, on behalf of the group's job.
-        share_drawings: Whether tenants share drawings.
-    """
-
-    services: Services
-    share_drawings: bool = False
 
 
 def handle(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
@@ -150,15 +134,23 @@ def _dissect_layers(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[
 
 
 def _select_exemplars(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
-    def step(found: UnitExemplars) -> UnitStep:
+    index_ref = group.layer.index_ref
+    keys = reuse.exemplar_keys(plan, bench.owner(group.job), group.job.id, index_ref)
+
+    def step(_: UnitRow, found: UnitExemplars) -> UnitStep:
         if found.activity is UnitActivity.LIVE and not found.exemplars:
             raise BadAnswer(f"Unit {found.unit} is live and has no exemplars.")
-        return UnitStep(_save(bench, found), settled=_settled_without_label(found))
+        return UnitStep(settled=_settled_without_label(found))
 
-    answers = stages.select_exemplars(
-        bench.services, plan, group.layer.index_ref, [unit.unit for unit in group.unit_rows]
+    return unit_results(
+        bench,
+        group,
+        UnitExemplars,
+        inputs=[unit.unit for unit in group.unit_rows],
+        key_of=keys.of,
+        compute=lambda units: stages.select_exemplars(bench.services, plan, index_ref, units),
+        step=step,
     )
-    return _each(answers, step)
 
 
 def _settled_without_label(found: UnitExemplars) -> UnitState | None:
@@ -172,13 +164,30 @@ def _settled_without_label(found: UnitExemplars) -> UnitState | None:
 
 
 def _caption_exemplars(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
-    inputs = _each(group.unit_rows, lambda unit: _load(bench, unit, "exemplars", UnitExemplars))
-    answers = _through(inputs, lambda good: stages.caption_exemplars(bench.services, plan, good))
-    return _each(answers, lambda captions: UnitStep(_save(bench, captions)))
+    keys = reuse.caption_keys(plan, bench.owner(group.job), group.job.id)
+    return unit_results(
+        bench,
+        group,
+        Captions,
+        inputs=each(group.unit_rows, lambda unit: load(bench, unit, "exemplars", UnitExemplars)),
+        key_of=lambda unit: keys.of(*reuse.captioned(plan, unit)),
+        compute=lambda units: stages.caption_exemplars(bench.services, plan, units),
+        step=lambda _, captions: UnitStep(),
+        is_whole=lambda unit, captions: reuse.has_all_captions(plan, unit, captions),
+    )
 
 
 def _propose_concepts(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
-    def step(proposal: Proposal) -> UnitStep:
+    layer, owner = group.layer.layer, bench.owner(group.job)
+    dissected = _dissected(bench, plan, group)
+    keys = reuse.proposal_keys(plan, owner, group.job.id)
+
+    def key_of(given: tuple[int, Captions]) -> str:
+        unit, captions = given
+        asked = stages.concepts_asked(plan, layer, unit, captions, dissected.get(unit))
+        return keys.of(*reuse.asked_of(asked))
+
+    def step(_: UnitRow, proposal: Proposal) -> UnitStep:
         if not all(part.candidates for part in proposal.parts):
             raise TooFewResults("The captions gave no candidate concept.")
         needs = tuple(
@@ -189,18 +198,21 @@ def _propose_concepts(bench: Bench, plan: Plan, group: Group) -> Sequence[OrErro
             num_input_tokens=sum(part.tokens.num_input_tokens for part in proposal.parts),
             num_output_tokens=sum(part.tokens.num_output_tokens for part in proposal.parts),
         )
-        return UnitStep(_save(bench, proposal), needs=needs, tokens=tokens)
+        return UnitStep(needs=needs, tokens=tokens)
 
-    inputs = _each(
-        group.unit_rows, lambda unit: (unit.unit, _load(bench, unit, "caption", Captions))
-    )
-    answers = _through(
-        inputs,
-        lambda good: stages.propose_concepts(
-            bench.services, plan, group.layer.layer, good, _dissected(bench, plan, group)
+    return unit_results(
+        bench,
+        group,
+        Proposal,
+        inputs=each(
+            group.unit_rows, lambda unit: (unit.unit, load(bench, unit, "caption", Captions))
         ),
+        key_of=key_of,
+        compute=lambda given: stages.propose_concepts(
+            bench.services, plan, layer, given, dissected
+        ),
+        step=step,
     )
-    return _each(answers, step)
 
 
 def _dissected(bench: Bench, plan: Plan, group: Group) -> dict[int, UnitDissection]:
@@ -218,7 +230,7 @@ def _dissected(bench: Bench, plan: Plan, group: Group) -> dict[int, UnitDissecti
 def _synthesize_images(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
     prompts = [row.prompt for row in group.rows if isinstance(row, ImageSetRow)]
     answers = stages.synthesize_images(bench.services, _DRAWN_BY[group.scope](plan), prompts)
-    return _each(answers, lambda image_set: SetDrawn(image_set.images))
+    return each(answers, lambda image_set: SetDrawn(image_set.images))
 
 
 _DRAWN_BY: dict[str, Callable[[Plan], Plan]] = {
@@ -235,20 +247,24 @@ def _drawings(row: ImageSetRow) -> OrError[ImageSet]:
 
 
 def _score_concepts(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
+    layer = group.layer.layer
     drawn = {row.prompt: _drawings(row) for row in group.sets.values()}
+    keys = reuse.score_keys(plan, bench.owner(group.job), group.job.id, layer)
 
-    def step(scored: tuple[UnitRow, Description]) -> UnitStep:
-        unit, description = scored
+    def key_of(given: tuple[UnitExemplars, Proposal]) -> str:
+        scored = reuse.scored(plan, *given, drawn)
+        return keys.of(*scored) if scored else ""
+
+    def step(unit: UnitRow, description: Description) -> UnitStep:
         if not all(part.labels for part in description.parts):
             raise Internal("The scorer ranked the candidates and kept no label.")
-        exemplars = _load(bench, unit, "exemplars", UnitExemplars)
+        exemplars = load(bench, unit, "exemplars", UnitExemplars)
         sparse = exemplars.activity is UnitActivity.SPARSE
         state = UnitState.SPARSE if sparse else UnitState.LABELED
         needs = (_fresh_need(bench, plan, group, description.labels[0]),) if plan.bank else ()
         seconds = [group.sets[i].seconds for i in unit.set_ids if group.sets[i].seconds]
         timings = (("synthesize", sum(seconds) / len(seconds)),) if seconds else ()
         return UnitStep(
-            _save(bench, description),
             settled=None if plan.bank else state,
             labels=description.labels,
             labelled_as=state,
@@ -256,18 +272,22 @@ def _score_concepts(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[
             other_timings=timings,
         )
 
-    inputs = _each(
-        group.unit_rows,
-        lambda unit: (
-            _load(bench, unit, "exemplars", UnitExemplars),
-            _load(bench, unit, "summarize", Proposal),
+    return unit_results(
+        bench,
+        group,
+        Description,
+        inputs=each(
+            group.unit_rows,
+            lambda unit: (
+                load(bench, unit, "exemplars", UnitExemplars),
+                load(bench, unit, "summarize", Proposal),
+            ),
         ),
+        key_of=key_of,
+        compute=lambda given: stages.score_concepts(bench.services, plan, layer, given, drawn),
+        step=step,
+        is_whole=lambda _, description: reuse.has_all_scores(description),
     )
-    answers = _through(
-        inputs,
-        lambda good: stages.score_concepts(bench.services, plan, group.layer.layer, good, drawn),
-    )
-    return _each(_paired(group.unit_rows, answers), step)
 
 
 def _fresh_need(bench: Bench, plan: Plan, group: Group, label: str) -> Need:
@@ -282,7 +302,7 @@ def _measure_bank(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Re
     drawn = {
         concept: _drawings(by_prompt[stages.prompt_for(plan, concept)]) for concept in plan.bank
     }
-    return [BankMeasured(_save(bench, calibration.measure_bank(bench.services, plan, drawn)))]
+    return [BankMeasured(save(bench, calibration.measure_bank(bench.services, plan, drawn)))]
 
 
 def _calibrate_labels(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
@@ -290,6 +310,10 @@ def _calibrate_labels(bench: Bench, plan: Plan, group: Group) -> Sequence[OrErro
     if group.bank.state != states.DONE:
         return [TooFewResults(group.bank.error or "There is no bank.")] * len(group.rows)
     bank = outputs.load(bench.services.artifacts, group.bank.output, Bank)
+    layer = group.layer.layer
+    keys = reuse.calibration_keys(
+        plan, bench.owner(group.job), group.job.id, layer, group.bank.output
+    )
 
     def label_of(unit: UnitRow) -> LabelDrawn:
         assert unit.fresh_set_id is not None
@@ -298,35 +322,23 @@ def _calibrate_labels(bench: Bench, plan: Plan, group: Group) -> Sequence[OrErro
             raise drawings
         return LabelDrawn(unit.unit, unit.labels[0], drawings)
 
-    def step(calibrated: tuple[UnitRow, Calibration]) -> UnitStep:
-        unit, found = calibrated
+    def step(unit: UnitRow, found: Calibration) -> UnitStep:
         state = UnitState(unit.labelled_as)
         if state is UnitState.LABELED and found.percentile < plan.profile.calibration.threshold:
             state = UnitState.UNCERTAIN
-        return UnitStep(
-            _save(bench, found),
-            settled=state,
-            labels=tuple(unit.labels),
-            percentile=found.percentile,
-        )
+        return UnitStep(settled=state, labels=tuple(unit.labels), percentile=found.percentile)
 
-    answers = _through(
-        _each(group.unit_rows, label_of),
-        lambda good: calibration.calibrate_labels(
-            bench.services, plan, group.layer.layer, good, bank
+    return unit_results(
+        bench,
+        group,
+        Calibration,
+        inputs=each(group.unit_rows, label_of),
+        key_of=lambda label: keys.of(label.unit, label.text, label.drawings.images),
+        compute=lambda labels: calibration.calibrate_labels(
+            bench.services, plan, layer, labels, bank
         ),
+        step=step,
     )
-    return _each(_paired(group.unit_rows, answers), step)
-
-
-def _paired(
-    units: Sequence[UnitRow], answers: Sequence[OrError[O]]
-) -> list[OrError[tuple[UnitRow, O]]]:
-    """Each good answer with its unit."""
-    return [
-        answer if isinstance(answer, DndError) else (unit, answer)
-        for unit, answer in zip(units, answers, strict=True)
-    ]
 
 
 _HANDLERS: dict[tuple[str, str], Callable[[Bench, Plan, Group], Sequence[OrError[Result]]]] = {
@@ -343,34 +355,3 @@ _HANDLERS: dict[tuple[str, str], Callable[[Bench, Plan, Group], Sequence[OrError
     ("calibrate", states.BANK): _measure_bank,
     ("calibrate", states.UNITS): _calibrate_labels,
 }
-
-
-def _each(items: Sequence[OrError[I]], function: Callable[[I], O]) -> list[OrError[O]]:
-    """`function` of each good item; an item's own error stays with that item, others are raised."""
-    results: list[OrError[O]] = []
-    for item in items:
-        if isinstance(item, DndError):
-            results.append(item)
-            continue
-        try:
-            results.append(function(item))
-        except DndError as error:
-            results.append(error)
-    return results
-
-
-def _through(
-    items: Sequence[OrError[I]], call: Callable[[list[I]], Sequence[OrError[O]]]
-) -> list[OrError[O]]:
-    """The answers to the good items; errors stay where they are."""
-    good = [item for item in items if not isinstance(item, DndError)]
-    answers = iter(call(good) if good else ())
-    return [item if isinstance(item, DndError) else next(answers) for item in items]
-
-
-def _save(bench: Bench, value: object) -> str:
-    return outputs.save(bench.services.artifacts, value)
-
-
-def _load(bench: Bench, unit: UnitRow, stage: str, cls: type[O]) -> O:
-    return outputs.load(bench.services.artifacts, unit.outputs[stage], cls)

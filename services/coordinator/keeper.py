@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from dnd.clients import Calls
 from dnd_services.coordinator.claiming import table_of
+from dnd_services.coordinator.models import ImageSetRow, WorkRow
 from dnd_services.coordinator.settings import QueueSettings
 from dnd_services.coordinator.store import Store
 from dnd_services.coordinator.store.claims import Ticket, is_wanted, renew
@@ -79,8 +80,15 @@ class LeaseKeeper:
             return
         with self._store.writing() as session:
             until = self._store.now(session) + self._settings.lease_s
-            for _, (stage, tickets) in held:
-                renew(session, table_of(stage), tickets, until)
+            # In one order for all who lock rows: by table, then by id.
+            for table in (WorkRow, ImageSetRow):
+                of_table = [
+                    ticket
+                    for _, (stage, tickets) in held
+                    if table_of(stage) is table
+                    for ticket in tickets
+                ]
+                renew(session, table, of_table, until)
         with self._store.reading() as session:  # the time that others cannot write stays short
             unwanted = [
                 calls

@@ -253,6 +253,18 @@ class SetWaitRow(Base):
     ordinal: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
 
 
+class ResultRow(Base):
+    """What a stage gave for a unit, for whoever asks the same again (`reuse.py`).
+
+    It keeps no artifact alive: garbage collection removes the row with it.
+    """
+
+    __tablename__ = "stage_result"
+
+    key: Mapped[str] = mapped_column(String(32), primary_key=True)
+    ref: Mapped[str] = mapped_column(String(80))
+
+
 class CounterRow(Base):
     """How many things of a job are in a state; changed in the transaction that moves them."""
 

@@ -20,10 +20,11 @@ from dnd.errors import (
     UnknownName,
     suggest,
 )
-from dnd.jobs import Estimate, JobSpec, LayerUnits, Method
+from dnd.jobs import Estimate, JobSpec, LayerUnits, Method, StageLoad
 from dnd.profiles import Profile, get_profile
 from dnd.types import LayerInfo, ProbeSet, RequestContext
 from dnd_services.coordinator.budgets import Price
+from dnd_services.coordinator.states import SERVICE_OF
 from dnd_services.coordinator.store.jobs import NewLayer
 
 # Lengths by which tokens and bytes are estimated before anything is known of a job's own.
@@ -187,6 +188,7 @@ def estimate(
     times: dict[tuple[str, str], float],
     capacity: dict[str, int],
     price: Price | None = None,
+    replicas: Mapping[str, int] | None = None,
 ) -> Estimate:
     """What a job costs at most, and how long it may take.
 
@@ -197,6 +199,7 @@ def estimate(
         times: Mean seconds of an item by (stage, profile).
         capacity: Tasks at the same time by stage.
         price: Of the language model's tokens; None if that is not known.
+        replicas: Those of each service that are known now.
     """
     profile, num_units = planned.profile, planned.num_units
     num = {
@@ -254,6 +257,16 @@ def estimate(
             num_drawings * profile.synthesis.size**2 * _PNG_BYTES_PER_PIXEL
             + num * num_kinds * profile.exemplars.num_exemplars * _EXEMPLAR_BYTES
             + planned.probe_set.num_images * num_units * _ACTIVATION_BYTES
+        ),
+        stages=tuple(
+            StageLoad(
+                stage=stage,
+                num_items=items[stage],
+                item_s=times.get((stage, profile.name), 0.0),
+                num_threads=capacity.get(stage, 0),
+                num_replicas=(replicas or {}).get(SERVICE_OF[stage], 0),
+            )
+            for stage in items
         ),
     )
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from typing import TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import TextClause, and_, or_, select
 from sqlalchemy.orm import Session
 
 from dnd.errors import Internal
@@ -41,6 +42,14 @@ _PURGED_AT_ONCE = 2000
 _PURGES_PER_SWEEP = 5
 MAX_LOSSES = 5
 """Work whose worker went away that often has failed: it is likely to be the cause."""
+
+
+R = TypeVar("R", WorkRow, ImageSetRow)
+
+_IN_FLIGHT: tuple[tuple[type[WorkRow] | type[ImageSetRow], TextClause], ...] = (
+    (WorkRow, WORK_IN_FLIGHT),
+    (ImageSetRow, SET_IN_FLIGHT),
+)
 
 
 class Reconciler:
@@ -79,27 +88,31 @@ class Reconciler:
     def _find_lost(
         self, session: Session, now: float
     ) -> list[tuple[type[WorkRow] | type[ImageSetRow], list[Row]]]:
-        works: list[Row] = list(session.scalars(select(WorkRow).where(WORK_IN_FLIGHT)))
-        sets: list[Row] = list(session.scalars(select(ImageSetRow).where(SET_IN_FLIGHT)))
-        running = {
-            (row.owner, row.task)
-            for row in (*works, *sets)
-            if row.state == states.RUNNING and row.lease_until >= now
-        }
-        num_tasks = Counter(owner for owner, _ in running)
+        num_tasks: Counter[str] = Counter()
+        for table, in_flight in _IN_FLIGHT:
+            running = select(table.owner, table.task).where(
+                in_flight, table.state == states.RUNNING, table.lease_until >= now
+            )
+            num_tasks.update(owner for owner, _ in session.execute(running.distinct()))
         silent_s = SILENT_BEATS * self._settings.heartbeat_s
         idle = find_idle_stages(session, now, silent_s, num_tasks)
 
-        def is_lost(row: Row) -> bool:
-            if row.state == states.RUNNING:
-                return row.lease_until < now
-            # While all threads are busy a message may wait for as long as it takes.
-            return row.queued_at + self._settings.lease_s < now and _stage_of(row) in idle
-
         return [
-            (WorkRow, [row for row in works if is_lost(row)]),
-            (ImageSetRow, [row for row in sets if is_lost(row)]),
+            (WorkRow, self._find_in(session, WorkRow, WORK_IN_FLIGHT, idle, now)),
+            (ImageSetRow, self._find_in(session, ImageSetRow, SET_IN_FLIGHT, idle, now)),
         ]
+
+    def _find_in(
+        self, session: Session, table: type[R], in_flight: TextClause, idle: set[str], now: float
+    ) -> list[Row]:
+        """Rows whose lease is over, and such as have long waited for a stage that is idle."""
+        expired = and_(table.state == states.RUNNING, table.lease_until < now)
+        waits_long = and_(
+            table.state == states.QUEUED, table.queued_at + self._settings.lease_s < now
+        )
+        found = session.scalars(select(table).where(in_flight, or_(expired, waits_long)))
+        # While all threads are busy a message may wait for as long as it takes.
+        return [row for row in found if row.state == states.RUNNING or _stage_of(row) in idle]
 
     def _put_back(
         self, session: Session, table: type[WorkRow] | type[ImageSetRow], ids: Sequence[int]

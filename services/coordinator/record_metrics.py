@@ -17,6 +17,7 @@ from dnd_services.coordinator.store import Store
 from dnd_services.coordinator.store.health import read_pauses
 from dnd_services.coordinator.store.leases import read_capacity
 from dnd_services.coordinator.store.reading import read_backlog, read_open_items
+from dnd_services.coordinator.store.results import read_reuse
 from dnd_services.coordinator.store.spending import read_total_usage
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,14 @@ class RecordCollector(Collector):
         tokens.add_metric(["input"], used.num_input_tokens)
         tokens.add_metric(["output"], used.num_output_tokens)
         yield tokens
+        results = GaugeMetricFamily(
+            "dnd_results",
+            "Results of stages of the jobs there are: computed, or reused as they were there",
+            labels=["stage", "how"],
+        )
+        for key, num in read_reuse(session).items():
+            results.add_metric(key, num)
+        yield results
         yield CounterMetricFamily("dnd_used_dollars", "Their price", used.dollars)
         yield CounterMetricFamily("dnd_used_images", "Drawings", used.num_images)
         yield CounterMetricFamily("dnd_ended_units", "Units that have ended", used.num_units)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 from sqlalchemy.orm import Session
 
-from dnd.clients import Services
+from dnd.clients import SERVICE_NAMES, Services
 from dnd.concept_sets import clean_concepts
 from dnd.convert import enum_member, to_message
 from dnd.dissection import save_concepts
@@ -128,10 +128,11 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         spec = read_spec(request.spec)
         planned = await self._ask(self._planner.plan, spec, asked)
         price = await self._ask(self._price_of, planned, asked) if self._budgets.prices else None
+        replicas = await self._ask(self._count_replicas)
 
         def predict(session: Session) -> pb2.EstimateJobResponse:
             capacity = read_capacity(session, self._store.now(session), self._silent_s)
-            answer = estimate(planned, read_times(session), capacity, price)
+            answer = estimate(planned, read_times(session), capacity, price, replicas)
             return to_message(answer, pb2.EstimateJobResponse)
 
         return await self._read(predict)
@@ -159,6 +160,10 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         check_count("characters in its request_id", len(request.request_id), 1, 64)
         job = await self._ask(self._create, request)
         return pb2.CreateJobResponse(job=await self._job(job))
+
+    def _count_replicas(self) -> dict[str, int]:
+        """Replicas of each stage service whose addresses are known now."""
+        return {name: getattr(self._services, name).pool.num_replicas for name in SERVICE_NAMES}
 
     def _price_of(self, planned: PlannedJob, asked: RequestContext) -> Price | None:
         """The price of the language model that a job asks; None if it has none, or is away."""

@@ -31,7 +31,8 @@ class QueueSettings(ServerSettings):
         backoff_s: Wait before a failed item is tried again the first time, seconds; then doubled.
         pause_s: Wait before a paused stage is probed the first time, seconds; then doubled.
         down_s: A service that has not answered for this long pauses its stage, seconds.
-        share_drawings: Let tenants share drawings of the same prompt.
+        share_drawings: Let tenants share drawings of the same prompt, and results of other stages.
+        reuse_results: Take results of a stage that other jobs have computed from the same inputs.
     """
 
     database: str = ""
@@ -50,6 +51,7 @@ class QueueSettings(ServerSettings):
     pause_s: float = 5.0
     down_s: float = 60.0
     share_drawings: bool = False
+    reuse_results: bool = True
 
     @property
     def stage_targets(self) -> dict[str, str]:
@@ -115,10 +117,10 @@ class CoordinatorSettings(QueueSettings):
     leader_s: float = 10.0
     target_task_s: float = 20.0
     cap_task_s: float = 60.0
-    max_task_items: int = 64
+    max_task_items: int = 512
     min_task_items: int = 4
-    chunk_units: int = 500
-    open_units: int = 4000
+    chunk_units: int = 2000
+    open_units: int = 16_000
     freeze_s: float = 10.0
     budgets: str = ""
     judge: str = ""

@@ -6,17 +6,22 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from sqlalchemy.orm import Session
+
 from dnd.clients import Calls, Services
 from dnd.errors import DndError, Internal
 from dnd_services.coordinator import states
-from dnd_services.coordinator.claiming import Group, claim
+from dnd_services.coordinator.bench import Bench
+from dnd_services.coordinator.claiming import Group, claim, read_groups
 from dnd_services.coordinator.compare import compare_layer
 from dnd_services.coordinator.frozen import context_of, plan_of
-from dnd_services.coordinator.handlers import Bench, handle
+from dnd_services.coordinator.handlers import handle
 from dnd_services.coordinator.keeper import LeaseKeeper
+from dnd_services.coordinator.outputs import artifact_of
 from dnd_services.coordinator.settings import QueueSettings
 from dnd_services.coordinator.store import Store
 from dnd_services.coordinator.store.claims import Ticket
+from dnd_services.coordinator.store.results import find_results
 from dnd_services.coordinator.writing import Outcome, Report, write_report
 
 log = logging.getLogger(__name__)
@@ -51,17 +56,19 @@ class TaskRunner:
 
         Delivered twice, the second run finds nothing to claim.
         """
-        with self._store.writing() as session:
-            now = self._store.now(session)
-            until = now + self._settings.lease_s
-            groups = claim(session, stage, tickets, self._owner, until)
+        taken = self._store.write(lambda session: self._claim(session, stage, tickets))
+        with self._store.reading() as session:
+            groups = read_groups(session, stage, taken)
         num_written = 0
-        held = [ticket for group in groups for ticket in group.tickets]
-        with self._keeper.holding(stage, held) as calls:
+        with self._keeper.holding(stage, taken) as calls:
             for group in groups:
                 num_written += self._run_group(group, calls)
                 self._nudge()
         return num_written
+
+    def _claim(self, session: Session, stage: str, tickets: Sequence[Ticket]) -> list[Ticket]:
+        until = self._store.now(session) + self._settings.lease_s
+        return claim(session, stage, tickets, self._owner, until)
 
     def _run_group(self, group: Group, calls: Calls) -> int:
         with self._store.reading() as session:
@@ -79,10 +86,11 @@ class TaskRunner:
             defect = Internal(f"Stage {group.stage}: {type(error).__name__}: {error}"[:500])
             outcomes, failed_whole = [defect] * len(group.rows), True
         report = Report(outcomes, failed_whole, started_at, time.perf_counter() - started)
-        with self._store.writing() as session:
-            num_written = write_report(
+        num_written = self._store.write(
+            lambda session: write_report(
                 session, self._settings, group, report, self._store.now(session)
             )
+        )
         if num_written < len(group.rows):
             log.info(
                 "stage %s: %d of %d results came too late",
@@ -97,7 +105,18 @@ class TaskRunner:
         services = self._services.for_context(context_of(group.job), calls)
         if (group.stage, group.scope) == ("score", states.LAYER):
             return [
-                compare_layer(self._store, services, plan, group.job, group.layers[work.ordinal])
-                for work in group.works
+                compare_layer(
+                    self._store, services, plan, group.job, group.layers[work.ordinal], ticket
+                )
+                for work, ticket in zip(group.works, group.tickets, strict=True)
             ]
-        return handle(Bench(services, self._settings.share_drawings), plan, group)
+        recall = self._recall if self._settings.reuse_results else None
+        return handle(Bench(services, self._settings.share_drawings, recall), plan, group)
+
+    def _recall(self, keys: Sequence[str]) -> dict[str, str]:
+        """References of results that are known by key, and still there."""
+        with self._store.reading() as session:
+            found = find_results(session, keys)
+        renew = self._services.artifacts.renew
+        there = {pack for pack in set(map(artifact_of, found.values())) if renew(pack)}
+        return {key: ref for key, ref in found.items() if artifact_of(ref) in there}

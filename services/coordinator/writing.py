@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from dnd.errors import (
@@ -37,12 +36,13 @@ from dnd_services.coordinator.handlers import (
     ShardIndexed,
     ShardsMerged,
 )
-from dnd_services.coordinator.models import ImageSetRow, JobRow, UnitRow, WorkRow
+from dnd_services.coordinator.models import ImageSetRow, JobRow, WorkRow
 from dnd_services.coordinator.settings import QueueSettings
 from dnd_services.coordinator.states import counter_name
 from dnd_services.coordinator.store import health
-from dnd_services.coordinator.store.claims import is_held, move, read_rows
+from dnd_services.coordinator.store.claims import find_held, move, move_held, read_rows
 from dnd_services.coordinator.store.counters import Tally
+from dnd_services.coordinator.store.results import count_results
 from dnd_services.coordinator.store.sets import end_sets
 from dnd_services.coordinator.store.spending import spend
 from dnd_services.coordinator.store.steps import (
@@ -91,30 +91,41 @@ def write_report(
     job = read_job(session, group.job.id)
     assert job is not None
     tally = Tally(session)
-    rows = read_rows(session, group.table, [row.id for row in group.rows])
-    held: list[tuple[Row, Outcome]] = [
-        (rows[ticket.id], outcome)
-        for ticket, outcome in zip(group.tickets, report.outcomes, strict=True)
-        if is_held(rows[ticket.id], ticket)
-    ]
+    held = _held(session, group, report.outcomes)
     if job.state == JobState.CANCELLED.value and group.stage != "synthesize":
-        for row, _ in held:
-            move(tally, row, states.CANCELLED)
+        move_held(tally, [row for row, _ in held if isinstance(row, WorkRow)], states.CANCELLED)
         tally.write()
         return 0
     failures = [(row, outcome) for row, outcome in held if isinstance(outcome, DndError)]
     results = [(row, outcome) for row, outcome in held if not isinstance(outcome, DndError)]
-    item_s = report.seconds / len(group.rows)
+    num_reused = sum(isinstance(one, UnitStep) and one.reused for one in report.outcomes)
+    num_worked_on = len(group.rows) - num_reused
+    item_s = report.seconds / max(num_worked_on, 1)
     if results:
         _write_results(session, tally, job, group, results, item_s, now)
-        if counter_name(group.stage, group.scope) == group.stage:
-            health.record_time(session, group.stage, job.profile, item_s, len(results))
+        if num_worked_on and counter_name(group.stage, group.scope) == group.stage:
+            health.record_time(session, group.stage, job.profile, item_s, num_worked_on)
     if failures:
         _write_failures(session, tally, settings, job, group, failures, report, now)
     tally.write()
-    if any(_shows_life(outcome) for _, outcome in held):
+    if num_worked_on and any(_shows_life(outcome) for _, outcome in held):
         health.record_success(session, group.stage, [job.id])
     return len(held)
+
+
+def _held(session: Session, group: Group, outcomes: Sequence[Outcome]) -> list[tuple[Row, Outcome]]:
+    """The rows that are still held, with their outcomes.
+
+    Of a stage of a unit that has ended well, it is the row as it was claimed: nobody else changes
+    what is held. The others are read again, as they are changed one by one.
+    """
+    ids = find_held(session, group.table, group.tickets)
+    held = [
+        (row, outcome) for row, outcome in zip(group.rows, outcomes, strict=True) if row.id in ids
+    ]
+    one_by_one = [row.id for row, outcome in held if not isinstance(outcome, UnitStep)]
+    fresh = read_rows(session, group.table, one_by_one) if one_by_one else {}
+    return [(fresh.get(row.id, row), outcome) for row, outcome in held]
 
 
 def _shows_life(outcome: Outcome) -> bool:
@@ -134,6 +145,9 @@ def _write_results(
     steps: list[tuple[WorkRow, UnitStep]] = []
     drawn: list[ImageSetRow] = []
     for row, result in results:
+        if isinstance(result, UnitStep) and isinstance(row, WorkRow):
+            steps.append((row, result))
+            continue
         row.error = ""
         if isinstance(row, ImageSetRow):
             assert isinstance(result, SetDrawn)
@@ -141,8 +155,6 @@ def _write_results(
             row.images = list(result.images)
             row.seconds = item_s
             drawn.append(row)
-        elif isinstance(result, UnitStep):
-            steps.append((row, result))
         elif isinstance(result, ShardIndexed):
             finish_shard(session, tally, row, result.ref)
         elif isinstance(result, ShardsMerged):
@@ -152,22 +164,14 @@ def _write_results(
         elif isinstance(result, LayerDissected):
             finish_dissection(tally, row, result.ref)
         elif isinstance(result, LabelsCompared):
-            _write_aucs(session, job, result)
             tally.move(row, states.DONE)
             end_job_if_done(session, tally, job, now)
     spend(tally, job, num_images=sum(len(row.images) for row in drawn))
+    # Whoever asked has counted them as there already.
+    count_results(tally, job.id, "synthesize", len(drawn), -len(drawn))
     end_sets(session, tally, drawn)
     if steps:
-        units = read_units(session, job.id, [work.ordinal for work, _ in steps])
-        finish_units(session, tally, job, units, steps, item_s, now)
-
-
-def _write_aucs(session: Session, job: JobRow, compared: LabelsCompared) -> None:
-    rows = [
-        {"job_id": job.id, "ordinal": ordinal, "auc": auc} for ordinal, auc in compared.aucs.items()
-    ]
-    if rows:
-        session.execute(update(UnitRow), rows)
+        finish_units(session, tally, job, group.units, steps, item_s, now)
 
 
 def _write_failures(

@@ -112,6 +112,7 @@ def images(refs: Iterable[str]) -> list[types_pb2.Image]:
     return [types_pb2.Image(ref=ref) for ref in refs]
 
 
+@functools.cache
 def enum_value(member: Enum, descriptor: EnumDescriptor) -> int:
     """The number of `member` in a protobuf enum with the same member names."""
     return int(descriptor.values_by_name[f"{enum_prefix(descriptor)}_{member.name}"].number)
@@ -123,13 +124,13 @@ def enum_member(number: int, descriptor: EnumDescriptor, cls: type[Enum]) -> Any
     Raises:
         InvalidInput: The number is unspecified or unknown.
     """
-    value = descriptor.values_by_number.get(number)
-    name = value.name.removeprefix(enum_prefix(descriptor) + "_") if value else str(number)
-    try:
-        return cls[name]
-    except KeyError:
+    member = _members(descriptor, cls).get(number)
+    if member is None:
+        value = descriptor.values_by_number.get(number)
+        name = value.name.removeprefix(enum_prefix(descriptor) + "_") if value else str(number)
         choices = ", ".join(member.name for member in cls)
-        raise InvalidInput(f"{descriptor.name} is {name}: expected one of {choices}.") from None
+        raise InvalidInput(f"{descriptor.name} is {name}: expected one of {choices}.")
+    return member
 
 
 def field_enum(message_class: type[Message], name: str) -> EnumDescriptor:
@@ -140,7 +141,20 @@ def field_enum(message_class: type[Message], name: str) -> EnumDescriptor:
 
 def _fields(message_class: type[Message]) -> list[tuple[str, FieldDescriptor]]:
     assert message_class.DESCRIPTOR is not None
-    return list(message_class.DESCRIPTOR.fields_by_name.items())
+    return _fields_of(message_class.DESCRIPTOR)
+
+
+@functools.cache
+def _fields_of(descriptor: Any) -> list[tuple[str, FieldDescriptor]]:
+    return list(descriptor.fields_by_name.items())
+
+
+@functools.cache
+def _members(descriptor: EnumDescriptor, cls: type[Enum]) -> dict[int, Enum]:
+    """The members of `cls` that a protobuf enum has too, by number."""
+    prefix = enum_prefix(descriptor) + "_"
+    names = {value.name.removeprefix(prefix): value.number for value in descriptor.values}
+    return {names[member.name]: member for member in cls if member.name in names}
 
 
 def enum_prefix(descriptor: EnumDescriptor) -> str:

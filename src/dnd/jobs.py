@@ -198,6 +198,17 @@ class Job:
 
 
 @dataclass(frozen=True)
+class StageLoad:
+    """The work of one stage of a job, and who does it now; see the proto."""
+
+    stage: str
+    num_items: float
+    item_s: float = 0.0
+    num_threads: int = 0
+    num_replicas: int = 0
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a job will cost; see EstimateJobResponse."""
 
@@ -214,6 +225,7 @@ class Estimate:
     has_price: bool = False
     gpu_hours: float = 0.0
     num_stored_bytes: int = 0
+    stages: tuple[StageLoad, ...] = ()
 
 
 @dataclass(frozen=True)

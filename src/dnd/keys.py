@@ -23,6 +23,7 @@ STAGE_VERSIONS = {
     "synthesize": 1,
     "measure": 1,
     "score": 1,
+    "calibrate": 1,
     "embed": 1,
     "dissect": 1,
     "evaluate": 1,

@@ -7,6 +7,7 @@ names equal those of the settings messages in protos/dnd/v1. Constants: METHOD, 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -388,6 +389,7 @@ def to_json(profile: Profile) -> str:
     )
 
 
+@functools.lru_cache(maxsize=64)
 def from_json(text: str) -> Profile:
     """The inverse of `to_json`; a profile from before there were percentiles has none."""
     data = {"calibration": {"enabled": False}, **json.loads(text)}

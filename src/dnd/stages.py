@@ -373,25 +373,10 @@ def propose_concepts(
     Args:
         dissected: What a concept set says of units: its best concepts join their candidates.
     """
-    num_given = plan.profile.dissect.num_candidates
-
-    def given(unit: int, part: Captions) -> tuple[Candidate, ...]:
-        found = (dissected or {}).get(unit)
-        best = found.concepts[:num_given] if found else ()
-        return (
-            *(Candidate(text, CandidateOrigin.VISION_LANGUAGE) for text in part.labels),
-            *(Candidate(match.text, CandidateOrigin.CONCEPT_SET) for match in best),
-        )
-
     asked = [
-        UnitCaptions(
-            part.usable,
-            keys.unit_seed(plan.seed, plan.model, layer, unit),
-            given(unit, part),
-            tuple(one.text for one in captions.contrast),
-        )
+        part
         for unit, captions in units
-        for part in captions.parts
+        for part in concepts_asked(plan, layer, unit, captions, (dissected or {}).get(unit))
     ]
     answers = [
         answer
@@ -401,6 +386,26 @@ def propose_concepts(
         )
     ]
     return _regroup(answers, [len(captions.parts) for _, captions in units])
+
+
+def concepts_asked(
+    plan: Plan, layer: str, unit: int, captions: Captions, dissected: UnitDissection | None
+) -> list[UnitCaptions]:
+    """What the language model is asked for each kind of a unit's images."""
+    seed = keys.unit_seed(plan.seed, plan.model, layer, unit)
+    best = dissected.concepts[: plan.profile.dissect.num_candidates] if dissected else ()
+    return [
+        UnitCaptions(
+            part.usable,
+            seed,
+            (
+                *(Candidate(text, CandidateOrigin.VISION_LANGUAGE) for text in part.labels),
+                *(Candidate(match.text, CandidateOrigin.CONCEPT_SET) for match in best),
+            ),
+            tuple(one.text for one in captions.contrast),
+        )
+        for part in captions.parts
+    ]
 
 
 # --- Step 3: select -------------------------------------------------------------------------------

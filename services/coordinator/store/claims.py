@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
 from dnd.jobs import JobState
@@ -27,6 +27,8 @@ from dnd_services.coordinator.models import (
 from dnd_services.coordinator.store.counters import Tally
 
 C = TypeVar("C", bound=Claimable)
+
+_ROWS_PER_STATEMENT = 1000
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,23 @@ def move(tally: Tally, row: Claimable, state: str) -> None:
         row.state = state
 
 
+def move_held(tally: Tally, rows: Sequence[WorkRow], state: str, **values: Any) -> None:
+    """Moves RUNNING rows in one statement; they stay as they were claimed, should it not commit."""
+    for row in rows:
+        tally.add_move(row.job_id, row.stage, row.scope, states.RUNNING, state)
+    _update(tally.session, WorkRow, [row.id for row in rows], state=state, **values)
+
+
+def _update(session: Session, table: type[C], ids: Sequence[int], **values: Any) -> None:
+    """Sets the same values in many rows that are locked already."""
+    for start in range(0, len(ids), _ROWS_PER_STATEMENT):
+        some = ids[start : start + _ROWS_PER_STATEMENT]
+        session.execute(
+            update(table).where(table.id.in_(some)).values(**values),
+            execution_options={"synchronize_session": False},
+        )
+
+
 def read_rows(
     session: Session, table: type[C], ids: Iterable[int], *, lock: bool = True
 ) -> dict[int, C]:
@@ -60,58 +79,78 @@ def queue(
 ) -> list[Ticket]:
     """READY -> QUEUED: hands rows out under a new fence. Publish the tickets after the commit."""
     tally = Tally(session)
-    tickets = []
-    for row in read_rows(session, table, ids).values():
-        if row.state != states.READY:
-            continue
-        move(tally, row, states.QUEUED)
-        row.fence += 1
-        row.dispatches += 1
-        row.task = task
-        row.queued_at = now
-        tickets.append(Ticket(row.id, row.fence))
+    rows = [row for row in _locked(session, table, ids) if row.state == states.READY]
+    for row in rows:
+        if table is WorkRow:
+            tally.add_move(row.job_id, row.stage, row.scope, row.state, states.QUEUED)
+    _update(
+        session,
+        table,
+        [row.id for row in rows],
+        state=states.QUEUED,
+        fence=table.fence + 1,
+        dispatches=table.dispatches + 1,
+        task=task,
+        queued_at=now,
+    )
     tally.write()
-    return tickets
+    return [Ticket(row.id, row.fence + 1) for row in rows]
+
+
+def _locked(session: Session, table: type[C], ids: Sequence[int]) -> Sequence[Any]:
+    """What a move needs of rows, without the rows themselves; locked, ascending by id."""
+    columns: list[Any] = [table.id, table.fence, table.state]
+    if table is WorkRow:
+        columns += [WorkRow.job_id, WorkRow.stage, WorkRow.scope]
+    statement = select(*columns).where(table.id.in_(list(ids))).order_by(table.id)
+    return session.execute(statement.with_for_update()).all()
 
 
 def unqueue(session: Session, table: type[C], tickets: Sequence[Ticket], not_before: float) -> None:
     """QUEUED -> READY for tickets that could not be published."""
-    tally = Tally(session)
-    rows = read_rows(session, table, [t.id for t in tickets])
-    for ticket in tickets:
-        row = rows.get(ticket.id)
-        if row and row.state == states.QUEUED and row.fence == ticket.fence:
-            move(tally, row, states.READY)
-            row.not_before = not_before
-    tally.write()
+    _move_queued(session, table, tickets, states.READY, not_before=not_before)
 
 
 def take(
     session: Session, table: type[C], tickets: Sequence[Ticket], owner: str, until: float
-) -> list[C]:
+) -> list[Ticket]:
     """QUEUED -> RUNNING for the tickets that are still good; the others are duplicates."""
+    return _move_queued(session, table, tickets, states.RUNNING, owner=owner, lease_until=until)
+
+
+def _move_queued(
+    session: Session, table: type[C], tickets: Sequence[Ticket], state: str, **values: Any
+) -> list[Ticket]:
+    """Moves what is QUEUED under the fence of its ticket; those tickets, in their order."""
     tally = Tally(session)
-    rows = read_rows(session, table, [t.id for t in tickets])
-    taken = []
-    for ticket in tickets:
-        row = rows.get(ticket.id)
-        if row is None or row.state != states.QUEUED or row.fence != ticket.fence:
-            continue
-        move(tally, row, states.RUNNING)
-        row.owner = owner
-        row.lease_until = until
-        taken.append(row)
+    rows = {row.id: row for row in _locked(session, table, [ticket.id for ticket in tickets])}
+    good = [
+        ticket
+        for ticket in dict.fromkeys(tickets)
+        if (row := rows.get(ticket.id)) and row.state == states.QUEUED and row.fence == ticket.fence
+    ]
+    for row in (rows[ticket.id] for ticket in good) if table is WorkRow else ():
+        tally.add_move(row.job_id, row.stage, row.scope, row.state, state)
+    _update(session, table, [ticket.id for ticket in good], state=state, **values)
     tally.write()
-    return taken
+    return good
+
+
+def read_taken(session: Session, table: type[C], tickets: Sequence[Ticket]) -> list[C]:
+    """The rows of tickets that have been taken, in their order, unless somebody else has them."""
+    rows = read_rows(session, table, [ticket.id for ticket in tickets], lock=False)
+    return [
+        row
+        for ticket in tickets
+        if (row := rows.get(ticket.id))
+        and row.state == states.RUNNING
+        and row.fence == ticket.fence
+    ]
 
 
 def renew(session: Session, table: type[C], tickets: Sequence[Ticket], until: float) -> None:
     """Prolongs the leases of what is still held; what is not will be refused when it is written."""
-    rows = read_rows(session, table, [t.id for t in tickets])
-    for ticket in tickets:
-        row = rows.get(ticket.id)
-        if row and is_held(row, ticket):
-            row.lease_until = until
+    _update(session, table, sorted(find_held(session, table, tickets)), lease_until=until)
 
 
 def is_wanted(session: Session, table: type[C], tickets: Sequence[Ticket]) -> bool:
@@ -128,6 +167,11 @@ def is_wanted(session: Session, table: type[C], tickets: Sequence[Ticket]) -> bo
     return bool(session.scalar(select(needed)))
 
 
-def is_held(row: Claimable, ticket: Ticket) -> bool:
-    """Whether a write with `ticket` is to be accepted."""
-    return row.state == states.RUNNING and row.fence == ticket.fence
+def find_held(session: Session, table: type[C], tickets: Sequence[Ticket]) -> set[int]:
+    """Ids of the tickets that a write is to be accepted for; their rows are locked."""
+    fences = {ticket.id: ticket.fence for ticket in tickets}
+    return {
+        row.id
+        for row in _locked(session, table, list(fences))
+        if row.state == states.RUNNING and row.fence == fences[row.id]
+    }

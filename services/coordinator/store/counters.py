@@ -31,10 +31,18 @@ class Tally:
 
     def move(self, work: WorkRow, state: str) -> None:
         """Sets the state of `work` and counts it there."""
-        name = counter_name(work.stage, work.scope)
-        self.add(work.job_id, name, work.state, -1)
-        self.add(work.job_id, name, state)
+        self.count_move(work, state)
         work.state = state
+
+    def count_move(self, work: WorkRow, state: str) -> None:
+        """Counts `work` in a state that it gets by other means."""
+        self.add_move(work.job_id, work.stage, work.scope, work.state, state)
+
+    def add_move(self, job_id: str, stage: str, scope: str, old: str, new: str) -> None:
+        """Counts work in its new state and no longer in its old one."""
+        name = counter_name(stage, scope)
+        self.add(job_id, name, old, -1)
+        self.add(job_id, name, new)
 
     def write(self) -> None:
         """Writes what was collected, in one order for all transactions, so that none deadlock."""

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
 from dnd.errors import BadSetting
 
 _WRITES = "dnd_writes"
+_WAIT_S = 30.0
+"""How long a session waits for the write lock of SQLite, or for any other lock of it."""
+_LOOK_MS = 5
+_CONFLICTS = ("40001", "40P01")
+"""What PostgreSQL calls a failed serialization, and a deadlock."""
+_TRIES = 5
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class Store:
@@ -59,6 +71,23 @@ class Store:
             session.connection()  # or the transaction would begin with the first statement
             yield session
 
+    def write(self, function: Callable[[Session], T]) -> T:
+        """Runs `function` in a session as of `writing`; its answer.
+
+        It runs again, in a new session, where the database ended the first one to resolve a
+        deadlock.
+        """
+        for _ in range(_TRIES - 1):
+            try:
+                with self.writing() as session:
+                    return function(session)
+            except OperationalError as error:
+                if getattr(error.orig, "sqlstate", "") not in _CONFLICTS:
+                    raise
+                log.warning("again after a conflict with others who write: %s", error.orig)
+        with self.writing() as session:
+            return function(session)
+
     def now(self, session: Session) -> float:
         """Seconds since 1970 by the one clock that all leases go by."""
         if self.is_sqlite:
@@ -76,7 +105,7 @@ def _open(url: str) -> Engine:
             if parsed.database in (None, "", ":memory:"):
                 raise BadSetting(f"DND_DATABASE = {url!r}: expected a file, sqlite:////data/x.db.")
             engine = create_engine(
-                parsed, connect_args={"timeout": 30, "check_same_thread": False}, pool_size=20
+                parsed, connect_args={"timeout": _WAIT_S, "check_same_thread": False}, pool_size=20
             )
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
@@ -90,10 +119,37 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = (
         None  # transactions are begun by `_begin_sqlite`, not by the driver
     )
-    for pragma in ("busy_timeout = 30000", "journal_mode = WAL", "synchronous = NORMAL"):
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if connection.get_execution_options().get(_WRITES):
+        driver: Any = connection.connection.driver_connection
+        _begin_writing(driver)
+    else:
+        connection.exec_driver_sql("BEGIN")
+
+
+def _begin_writing(driver: sqlite3.Connection) -> None:
+    """Takes the write lock.
+
+    Left to itself SQLite looks for it ever more seldom, ten times a second in the end, and while
+    others write without a pause it may find it taken each time for half a minute.
+
+    Raises:
+        sqlite3.OperationalError: Others have written for `_WAIT_S`.
+    """
+    until = time.monotonic() + _WAIT_S
+    driver.execute(f"PRAGMA busy_timeout = {_LOOK_MS}")
+    try:
+        while True:
+            try:
+                driver.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or time.monotonic() > until:
+                    raise
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {round(_WAIT_S * 1000)}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, Row, TextClause, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from dnd_services.coordinator import states
@@ -20,6 +20,7 @@ from dnd_services.coordinator.models import (
     WorkRow,
 )
 from dnd_services.coordinator.store.counters import Tally, insert_into, read_counters
+from dnd_services.coordinator.store.results import count_results
 
 _ROWS_PER_STATEMENT = 500
 
@@ -112,6 +113,7 @@ def ask_for_sets(
         waits = open_ids.intersection(ids)
         session.add_all(SetWaitRow(set_id=i, job_id=job_id, ordinal=ordinal) for i in waits)
         asked[ordinal] = Asked(ids, len(waits))
+    count_results(tally, job_id, "synthesize", 0, sum(len(some) for some in needs.values()))
     return asked
 
 
@@ -237,22 +239,37 @@ def bank_sets(session: Session, job_id: str) -> dict[int, ImageSetRow]:
     return {row.id: row for row in session.scalars(statement)}
 
 
-def ready_sets(session: Session, job_id: str, now: float, limit: int) -> list[ImageSetRow]:
-    """Sets that a job waits for and that can be handed out, oldest first."""
+def ready_sets(session: Session, job_id: str, now: float, limit: int) -> Sequence[Row[int, bool]]:
+    """(id, alone) of sets that a job waits for and that can be handed out, oldest first."""
     statement = (
-        select(ImageSetRow)
+        select(ImageSetRow.id, ImageSetRow.alone)
         .join(JobSetRow, JobSetRow.set_id == ImageSetRow.id)
-        .where(
-            JobSetRow.job_id == job_id,
-            JOB_SET_OPEN,
-            ImageSetRow.state == states.READY,
-            ImageSetRow.not_before <= now,
-        )
+        .where(*_is_ready(job_id, now))
         .order_by(ImageSetRow.id)
         .limit(limit)
-        .with_for_update(skip_locked=True, of=ImageSetRow)
     )
-    return list(session.scalars(statement))
+    return session.execute(statement).all()
+
+
+def count_ready_sets(session: Session, job_id: str, now: float, most: int) -> int:
+    """How many sets that a job waits for can be handed out, counted up to `most`."""
+    found = (
+        select(ImageSetRow.id)
+        .join(JobSetRow, JobSetRow.set_id == ImageSetRow.id)
+        .where(*_is_ready(job_id, now))
+        .limit(most)
+        .subquery()
+    )
+    return session.scalar(select(func.count()).select_from(found)) or 0
+
+
+def _is_ready(job_id: str, now: float) -> tuple[ColumnElement[bool] | TextClause, ...]:
+    return (
+        JobSetRow.job_id == job_id,
+        JOB_SET_OPEN,
+        ImageSetRow.state == states.READY,
+        ImageSetRow.not_before <= now,
+    )
 
 
 def find_askers(session: Session, set_ids: Sequence[int]) -> dict[int, tuple[JobRow, str]]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from dnd.jobs import JobState, UnitState
 from dnd.types import TokenUse
 from dnd_services.coordinator import states
 from dnd_services.coordinator.models import JobLayerRow, JobRow, UnitRow, WorkRow
+from dnd_services.coordinator.store.claims import move_held
 from dnd_services.coordinator.store.counters import SETTLED, UNIT, Tally, read_counters
+from dnd_services.coordinator.store.results import count_results, keep_results
 from dnd_services.coordinator.store.sets import Asked, Need, ask_for_sets, drop_waits
 from dnd_services.coordinator.store.spending import spend
 
@@ -22,23 +26,27 @@ class UnitStep:
     """A stage of a unit that has ended well.
 
     Attributes:
-        output_ref: What it gave, an artifact.
+        output_ref: What it gave (`outputs.save_all`).
         settled: The unit's state if it ends here, else None.
         labels: Labels, best first, once it has been scored.
         labelled_as: The unit's state if its next stage should fail: the label stays.
         needs: Image sets to be drawn before the next stage.
         other_timings: Seconds of stages that the unit shares with others.
         tokens: What the language model took.
+        key: What the output is found by again (`reuse.py`); empty if it is not.
+        reused: Whether it was found so.
         percentile: Of the label among the concepts of the bank, once it is calibrated.
     """
 
-    output_ref: str
+    output_ref: str = ""
     settled: UnitState | None = None
     labels: tuple[str, ...] = ()
     labelled_as: UnitState | None = None
     needs: tuple[Need, ...] = ()
     other_timings: tuple[tuple[str, float], ...] = ()
     tokens: TokenUse = field(default_factory=TokenUse)
+    key: str = ""
+    reused: bool = False
     percentile: float | None = None
 
 
@@ -79,46 +87,100 @@ def finish_units(
     """Writes what one stage gave for some units of a job, and makes their next stage ready.
 
     Args:
-        item_s: What each of them took, seconds.
+        item_s: What each of them took that was not there already, seconds.
     """
     spend(
         tally,
         job,
         num_input_tokens=sum(step.tokens.num_input_tokens for _, step in steps),
         num_output_tokens=sum(step.tokens.num_output_tokens for _, step in steps),
+        num_units=sum(step.settled is not None for _, step in steps),
     )
     asked = ask_for_sets(
         session, tally, job.id, {work.ordinal: step.needs for work, step in steps if step.needs}
     )
     bank_open = any(step.labelled_as for _, step in steps) and is_bank_open(session, job.id)
+    changed: list[dict[str, Any]] = []
+    following: list[dict[str, Any]] = []
     for work, step in steps:
         unit = units[work.ordinal]
-        tally.move(work, states.DONE)
-        unit.outputs = {**unit.outputs, work.stage: step.output_ref}
-        unit.timings = {**unit.timings, work.stage: item_s, **dict(step.other_timings)}
-        following = states.NEXT_STAGE[work.stage]
-        if step.labels:
-            unit.labels = list(step.labels)
-            unit.percentile = step.percentile
+        change = _change_of(unit, work.stage, step, item_s)
+        changed.append(change)
         if step.settled is not None:
-            unit.error = ""
             if not step.labels:
                 tally.add(job.id, work.stage, SETTLED)
-            end_unit(tally, job, unit, step.settled)
+            _count_end(tally, job, unit.state, step.settled)
             continue
-        assert following, f"stage {work.stage} settles every unit"
-        unit.stage = following
+        stage = states.NEXT_STAGE[work.stage]
+        assert stage, f"stage {work.stage} settles every unit"
         waits = asked.get(work.ordinal, Asked((), 0))
         blockers = waits.num_open
-        if following == "score":
-            unit.set_ids = list(waits.set_ids)
-        elif following == "calibrate":
-            (unit.fresh_set_id,) = waits.set_ids
+        change["stage"] = stage
+        if stage == "score":
+            change["set_ids"] = list(waits.set_ids)
+        elif stage == "calibrate":
+            (change["fresh_set_id"],) = waits.set_ids
             assert step.labelled_as, "a unit is calibrated once it has a label"
-            unit.labelled_as = step.labelled_as.value
+            change["labelled_as"] = step.labelled_as.value
             blockers += bank_open
-        add_unit_work(session, tally, job.id, following, work.ordinal, blockers)
+        following.append(_unit_work(job.id, stage, work.ordinal, blockers))
+    move_held(tally, [work for work, _ in steps], states.DONE, error="")
+    _update_units(session, changed)
+    _add_works(session, tally, following)
+    num_reused = sum(step.reused for _, step in steps)
+    count_results(tally, job.id, steps[0][0].stage, len(steps) - num_reused, num_reused)
+    keep_results(
+        session,
+        {step.key: step.output_ref for _, step in steps if step.key and not step.reused},
+    )
     end_job_if_done(session, tally, job, now)
+
+
+def _change_of(unit: UnitRow, stage: str, step: UnitStep, item_s: float) -> dict[str, Any]:
+    """What a stage changes of a unit's row, by column."""
+    change: dict[str, Any] = {
+        "job_id": unit.job_id,
+        "ordinal": unit.ordinal,
+        "outputs": {**unit.outputs, stage: step.output_ref},
+        "timings": {
+            **unit.timings,
+            stage: 0.0 if step.reused else item_s,
+            **dict(step.other_timings),
+        },
+    }
+    if step.labels:
+        change |= {"labels": list(step.labels), "percentile": step.percentile}
+    if step.settled is not None:
+        change |= {"state": step.settled.value, "stage": "", "error": ""}
+    return change
+
+
+def _update_units(session: Session, changed: Sequence[dict[str, Any]]) -> None:
+    """Writes changes of many units, those of the same columns in one statement."""
+    alike: defaultdict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for change in changed:
+        alike[tuple(change)].append(change)
+    for some in alike.values():
+        session.execute(update(UnitRow), some)
+
+
+def _unit_work(job_id: str, stage: str, ordinal: int, blockers: int) -> dict[str, Any]:
+    """The row of a stage of a unit, READY unless something blocks it."""
+    return {
+        "job_id": job_id,
+        "stage": stage,
+        "scope": states.UNITS,
+        "ordinal": ordinal,
+        "state": states.BLOCKED if blockers else states.READY,
+        "blockers": blockers,
+    }
+
+
+def _add_works(session: Session, tally: Tally, rows: Sequence[dict[str, Any]]) -> None:
+    if rows:
+        session.execute(insert(WorkRow), rows)
+    for row in rows:
+        tally.add(row["job_id"], row["stage"], row["state"])
 
 
 def fail_unit(tally: Tally, job: JobRow, unit: UnitRow, work: WorkRow, error: str) -> None:
@@ -138,33 +200,19 @@ def keep_label(tally: Tally, job: JobRow, unit: UnitRow, work: WorkRow, error: s
     end_unit(tally, job, unit, UnitState(unit.labelled_as))
 
 
-def add_unit_work(
-    session: Session, tally: Tally, job_id: str, stage: str, ordinal: int, blockers: int = 0
-) -> None:
-    """A stage of a unit, READY unless something blocks it."""
-    state = states.BLOCKED if blockers else states.READY
-    session.add(
-        WorkRow(
-            job_id=job_id,
-            stage=stage,
-            scope=states.UNITS,
-            ordinal=ordinal,
-            state=state,
-            blockers=blockers,
-        )
-    )
-    tally.add(job_id, stage, state)
-
-
 def end_unit(tally: Tally, job: JobRow, unit: UnitRow, state: UnitState) -> None:
-    """Counts a unit as ended."""
-    tally.add(job.id, UNIT, unit.state, -1)
-    tally.add(job.id, UNIT, state.value)
+    """Writes and counts a unit as ended."""
+    _count_end(tally, job, unit.state, state)
+    spend(tally, job, num_units=1)
     unit.state = state.value
     if state is not UnitState.FAILED:
         unit.stage = ""
+
+
+def _count_end(tally: Tally, job: JobRow, old: str, state: UnitState) -> None:
+    tally.add(job.id, UNIT, old, -1)
+    tally.add(job.id, UNIT, state.value)
     job.num_ended += 1
-    spend(tally, job, num_units=1)
 
 
 def finish_shard(session: Session, tally: Tally, work: WorkRow, shard_ref: str) -> None:

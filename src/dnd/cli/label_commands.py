@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import yaml
 
+from dnd import simulation
 from dnd.cli.connect import Session, connected_or_private
 from dnd.cli.console import can_ask, clean, format_bytes, format_duration, print_table, say
 from dnd.cli.job_commands import (
@@ -34,6 +35,7 @@ from dnd.types import LayerInfo
 
 ASK_ABOVE_S = 30 * 60
 MAX_PRINTED = 60
+SIMULATED_REPLICAS = (1, 2, 4, 8, 16, 32)
 NEEDED_TO_PLAN = ("valkey", "activations", "coordinator")
 
 
@@ -168,12 +170,29 @@ def label(
 
 @click.command()
 @spec_options
+@click.option(
+    "--simulate",
+    is_flag=True,
+    help="How long it would take with other numbers of replicas, from the times measured here.",
+)
+@click.option(
+    "--stage", default="synthesize", show_default=True, help="The stage that gets other numbers."
+)
+@click.option(
+    "--within-h",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="HOURS",
+    help="Say how many replicas of that stage end the job in this time.",
+)
 def estimate(
     spec: JobSpec,
     private: bool,
     config: Path | None,
     server: str,
     home: Path,
+    simulate: bool,
+    stage: str,
+    within_h: float | None,
 ) -> None:
     """Print what labelling would cost, without doing it.
 
@@ -186,7 +205,10 @@ def estimate(
         if session.private:
             spec = make_absolute(spec)
         spec = send_concepts(session, spec)
-        print_estimate(session.client.estimate(spec), spec, ask=False)
+        found = session.client.estimate(spec)
+    print_estimate(found, spec, ask=False)
+    if simulate or within_h is not None:
+        print_simulation(found, stage, within_h)
 
 
 @click.command()
@@ -252,6 +274,32 @@ def print_estimate(found: Estimate, spec: JobSpec, *, ask: bool) -> None:
             "to do it all the same, or --units to label fewer."
         )
     click.confirm("Go on?", abort=True)
+
+
+def print_simulation(found: Estimate, stage: str, within_h: float | None) -> None:
+    """Prints how long a job would take with 1, 2, 4, … replicas of a stage.
+
+    Raises:
+        FailedPrecondition: A stage has not been measured yet.
+    """
+    rows = []
+    for num in SIMULATED_REPLICAS:
+        simulated = simulation.simulate(found.stages, found.num_units, {stage: num})
+        busy = f"{simulated.limit} ({simulated.busy[simulated.limit]:.0%})"
+        rows.append((num, format_duration(simulated.duration_s), busy))
+    headers = (f"Replicas of {stage}", "Time", "Busiest stage")
+    print_table(headers, rows, right=headers[:2])
+    if within_h is None:
+        return
+    fewest = simulation.fewest_replicas(found.stages, found.num_units, stage, within_h * 3600)
+    if fewest is None:
+        limit = simulation.simulate(found.stages, found.num_units, {stage: SIMULATED_REPLICAS[-1]})
+        say(
+            f"No number of replicas of {stage} ends it within {within_h:g} h: "
+            f"then {limit.limit} is the limit."
+        )
+    else:
+        say(f"{fewest} replicas of {stage} end it within {within_h:g} h.")
 
 
 def guess_duration_s(found: Estimate, spec: JobSpec) -> float:

@@ -76,6 +76,13 @@ class EndpointPool:
                 if key in self._outstanding:
                     self._outstanding[key] -= 1
 
+    @property
+    def num_replicas(self) -> int:
+        """Addresses that are known now."""
+        with self._lock:
+            self._refresh()
+            return len({address for address, _ in self._channels})
+
     def close(self) -> None:
         with self._lock:
             for channel in self._channels.values():

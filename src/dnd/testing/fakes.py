@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -35,6 +35,8 @@ _ADD: dict[str, Callable[[Any, grpc.Server], None]] = {
     JUDGE: scorer_pb2_grpc.add_ScorerServiceServicer_to_server,
 }
 _ALL = (*SERVICE_NAMES, JUDGE)
+
+F = TypeVar("F", bound="Fakes")
 
 
 class Fakes:
@@ -88,14 +90,15 @@ class Fakes:
 
 
 @contextmanager
-def start_fakes(artifacts: ArtifactStore | str | Path) -> Iterator[Fakes]:
+def start_fakes(artifacts: ArtifactStore | str | Path, kind: type[F] = Fakes) -> Iterator[F]:  # type: ignore[assignment]
     """Five fake services and a judge on free loopback ports, until the block ends.
 
     Args:
         artifacts: The artifact store, or its folder.
+        kind: Which fakes.
     """
     store = artifacts if isinstance(artifacts, ArtifactStore) else ArtifactStore(artifacts)
-    fakes = Fakes(store)
+    fakes = kind(store)
     try:
         for name in _ALL:
             fakes.start(name)

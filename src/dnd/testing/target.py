@@ -32,7 +32,7 @@ MODELS = {
     "wide": {"encoder": 1_000_000},
 }
 PROBES = {"shapes": 120, "photos": 2_000, "empty": 0}
-_ACTIVITY = types_pb2.DESCRIPTOR.enum_types_by_name["UnitActivity"]
+ACTIVITY = types_pb2.DESCRIPTOR.enum_types_by_name["UnitActivity"]
 _MODULES = {"classifier": ("Linear", pb2.LAYER_KIND_LINEAR)}
 _SOURCES_OF_SPARSE = {15: 4, 31: 2}
 _NUM_TOP = 60
@@ -46,6 +46,14 @@ def activity_of(unit: int) -> UnitActivity:
     """How a unit of a fake network responds: of every 16, one is dead, one tied, one sparse."""
     special = {13: UnitActivity.DEAD, 14: UnitActivity.TIED, 15: UnitActivity.SPARSE}
     return special.get(unit % 16, UnitActivity.LIVE)
+
+
+def num_exemplars_of(unit: int, num: int) -> int:
+    """How many exemplars a unit of a fake network has, if up to `num` are asked for."""
+    activity = activity_of(unit)
+    if activity in (UnitActivity.DEAD, UnitActivity.TIED):
+        return 0
+    return min(num, _SOURCES_OF_SPARSE[unit % 32]) if activity is UnitActivity.SPARSE else num
 
 
 class FakeActivations(activations_pb2_grpc.ActivationsServiceServicer):
@@ -112,7 +120,7 @@ class FakeActivations(activations_pb2_grpc.ActivationsServiceServicer):
     def IndexShard(self, request: pb2.IndexShardRequest) -> pb2.IndexShardResponse:
         check_digest(request.model_digest, self.digest)
         for layer in request.layers:
-            _num_units(request.model, layer)
+            num_units_of(request.model, layer)
         num_images = len(Manifest.load(self.artifacts, request.manifest_ref))
         last = request.first_image + request.num_images
         if request.num_images < 1 or last > num_images:
@@ -147,7 +155,7 @@ class FakeActivations(activations_pb2_grpc.ActivationsServiceServicer):
         return pb2.GetIndexResponse(index=self._describe(self._read(request.index_ref)))
 
     def _describe(self, index: dict[str, Any]) -> pb2.LayerIndex:
-        num_units = _num_units(index["model"], index["layer"])
+        num_units = num_units_of(index["model"], index["layer"])
         kept = num_units <= _MOST_KEPT
         return pb2.LayerIndex(
             layer=index["layer"],
@@ -162,7 +170,7 @@ class FakeActivations(activations_pb2_grpc.ActivationsServiceServicer):
         """Activations of all units over one half, those of dead ones all alike."""
         rows = [
             self._activations(index, unit, half)
-            for unit in range(_num_units(index["model"], index["layer"]))
+            for unit in range(num_units_of(index["model"], index["layer"]))
         ]
         return self.artifacts.put_array(np.stack(rows).astype(np.float16))
 
@@ -230,11 +238,7 @@ class FakeActivations(activations_pb2_grpc.ActivationsServiceServicer):
         activity = activity_of(unit)
         name = (index["model"], index["layer"], unit)
         chosen = tuple(image.ref for image in choice)
-        num = settings.num_exemplars
-        if activity in (UnitActivity.DEAD, UnitActivity.TIED):
-            num = 0
-        elif activity is UnitActivity.SPARSE:
-            num = min(num, _SOURCES_OF_SPARSE[unit % 32])
+        num = num_exemplars_of(unit, settings.num_exemplars)
         exemplars = []
         for place in range(num):
             source = self._picture("source", number(*name, place) % 50)
@@ -260,7 +264,7 @@ class FakeActivations(activations_pb2_grpc.ActivationsServiceServicer):
                 )
                 for decile in range(10 if num else 0)
             ],
-            activity=enum_value(activity, _ACTIVITY),  # type: ignore[arg-type]
+            activity=enum_value(activity, ACTIVITY),  # type: ignore[arg-type]
             activations_ref=(
                 self.artifacts.put_array(self._activations(index, unit, "select"))
                 if num and index["keep_matrix"]
@@ -283,7 +287,7 @@ class FakeActivations(activations_pb2_grpc.ActivationsServiceServicer):
                 continue
             refs = []
             for layer in request.layers:
-                size = _num_units(request.model, layer)
+                size = num_units_of(request.model, layer)
                 rows = [draw_vector(size, request.model, layer, image.ref) for image in one.images]
                 refs.append(self.artifacts.put_array(np.stack(rows)))
             answers.append(pb2.Measurement(key=one.key, activations_refs=refs))
@@ -301,7 +305,7 @@ class FakeActivations(activations_pb2_grpc.ActivationsServiceServicer):
 
 def _activities(num_units: int) -> list[Any]:
     """Activities of a layer as numbers of the protos; quick for a million units, too."""
-    pattern = [enum_value(activity_of(unit), _ACTIVITY) for unit in range(16)]
+    pattern = [enum_value(activity_of(unit), ACTIVITY) for unit in range(16)]
     return (pattern * (num_units // 16 + 1))[:num_units]
 
 
@@ -312,12 +316,13 @@ def _layers(model: str) -> dict[str, int]:
 
 
 def _check_unit(index: dict[str, Any], unit: int) -> None:
-    num_units = _num_units(index["model"], index["layer"])
+    num_units = num_units_of(index["model"], index["layer"])
     if not 0 <= unit < num_units:
         raise UnitOutOfRange(f"Unit {unit}: the layer has units 0 to {num_units - 1}.")
 
 
-def _num_units(model: str, layer: str) -> int:
+def num_units_of(model: str, layer: str) -> int:
+    """Units of a layer of a fake network; raises UnknownName for one that there is not."""
     layers = _layers(model)
     if layer not in layers:
         raise UnknownName(suggest(layer, list(layers), what="layer"))

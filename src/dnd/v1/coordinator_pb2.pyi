@@ -214,7 +214,7 @@ class EstimateJobRequest(_message.Message):
     def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ...) -> None: ...
 
 class EstimateJobResponse(_message.Message):
-    __slots__ = ("num_units", "num_probe_images", "num_captions", "num_llm_calls", "num_drawings", "duration_s", "num_skipped_images", "num_input_tokens", "num_output_tokens", "dollars", "has_price", "gpu_hours", "num_stored_bytes")
+    __slots__ = ("num_units", "num_probe_images", "num_captions", "num_llm_calls", "num_drawings", "duration_s", "num_skipped_images", "num_input_tokens", "num_output_tokens", "dollars", "has_price", "gpu_hours", "num_stored_bytes", "stages")
     NUM_UNITS_FIELD_NUMBER: _ClassVar[int]
     NUM_PROBE_IMAGES_FIELD_NUMBER: _ClassVar[int]
     NUM_CAPTIONS_FIELD_NUMBER: _ClassVar[int]
@@ -228,6 +228,7 @@ class EstimateJobResponse(_message.Message):
     HAS_PRICE_FIELD_NUMBER: _ClassVar[int]
     GPU_HOURS_FIELD_NUMBER: _ClassVar[int]
     NUM_STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
     num_units: int
     num_probe_images: int
     num_captions: int
@@ -241,7 +242,22 @@ class EstimateJobResponse(_message.Message):
     has_price: bool
     gpu_hours: float
     num_stored_bytes: int
-    def __init__(self, num_units: _Optional[int] = ..., num_probe_images: _Optional[int] = ..., num_captions: _Optional[int] = ..., num_llm_calls: _Optional[int] = ..., num_drawings: _Optional[int] = ..., duration_s: _Optional[float] = ..., num_skipped_images: _Optional[int] = ..., num_input_tokens: _Optional[int] = ..., num_output_tokens: _Optional[int] = ..., dollars: _Optional[float] = ..., has_price: _Optional[bool] = ..., gpu_hours: _Optional[float] = ..., num_stored_bytes: _Optional[int] = ...) -> None: ...
+    stages: _containers.RepeatedCompositeFieldContainer[StageLoad]
+    def __init__(self, num_units: _Optional[int] = ..., num_probe_images: _Optional[int] = ..., num_captions: _Optional[int] = ..., num_llm_calls: _Optional[int] = ..., num_drawings: _Optional[int] = ..., duration_s: _Optional[float] = ..., num_skipped_images: _Optional[int] = ..., num_input_tokens: _Optional[int] = ..., num_output_tokens: _Optional[int] = ..., dollars: _Optional[float] = ..., has_price: _Optional[bool] = ..., gpu_hours: _Optional[float] = ..., num_stored_bytes: _Optional[int] = ..., stages: _Optional[_Iterable[_Union[StageLoad, _Mapping]]] = ...) -> None: ...
+
+class StageLoad(_message.Message):
+    __slots__ = ("stage", "num_items", "item_s", "num_threads", "num_replicas")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    NUM_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_S_FIELD_NUMBER: _ClassVar[int]
+    NUM_THREADS_FIELD_NUMBER: _ClassVar[int]
+    NUM_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    num_items: float
+    item_s: float
+    num_threads: int
+    num_replicas: int
+    def __init__(self, stage: _Optional[str] = ..., num_items: _Optional[float] = ..., item_s: _Optional[float] = ..., num_threads: _Optional[int] = ..., num_replicas: _Optional[int] = ...) -> None: ...
 
 class CreateConceptSetRequest(_message.Message):
     __slots__ = ("context", "name", "text")

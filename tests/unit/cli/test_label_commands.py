@@ -18,7 +18,7 @@ from unit.cli.conftest import Command
 
 from dnd.cli import connect, label_commands
 from dnd.cli.specs import make_spec
-from dnd.jobs import Estimate, JobState, Method, UnitState, spec_from_message
+from dnd.jobs import Estimate, JobState, Method, StageLoad, UnitState, spec_from_message
 from dnd.stack import Home, StackConfig
 
 ENOUGH = ("small-net", "--layer", "head", "--units", "0-2", "--probe", "squares")
@@ -167,6 +167,33 @@ def test_estimates_without_creating_a_job(dnd: Command, fake: FakeCoordinator, s
     assert "about 2 h 00 min (as measured here)" in outcome.out
     assert "3 files of the probe set are no readable image: left out" in outcome.out
     assert fake.calls == ["EstimateJob"]
+
+
+def test_simulates_other_numbers_of_replicas(
+    dnd: Command, fake: FakeCoordinator, server: str
+) -> None:
+    stages = (
+        StageLoad("index", 10, 1.0, 1, 1),
+        StageLoad("summarize", 400, 1.0, 1, 1),
+        StageLoad("synthesize", 4000, 18.0, 2, 1),
+    )
+    fake.estimate = replace(LONG, stages=stages)
+    outcome = dnd("estimate", *ENOUGH, "--server", server, "--within-h", "2")
+    lines = [" ".join(line.split()) for line in outcome.out.splitlines()]
+    assert "1 10 h 00 min synthesize (100%)" in lines
+    assert any(line.startswith("32 ") and "synthesize" in line for line in lines)
+    assert "6 replicas of synthesize end it within 2 h." in lines
+    outcome = dnd("estimate", *ENOUGH, "--server", server, "--within-h", "0.1")
+    assert "No number of replicas of synthesize ends it within 0.1 h" in outcome.out
+
+
+def test_simulates_only_what_has_been_measured(
+    dnd: Command, fake: FakeCoordinator, server: str
+) -> None:
+    fake.estimate = replace(LONG, stages=(StageLoad("synthesize", 4000),))
+    outcome = dnd("estimate", *ENOUGH, "--server", server, "--simulate")
+    assert outcome.status == 1
+    assert "Stage synthesize has not been measured yet" in outcome.err
 
 
 def test_guesses_when_nothing_has_been_measured(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 from coordinator_desk import Desk
+from sqlalchemy import update
 
 from dnd.jobs import JobSpec, JobState
 from dnd_services.coordinator import states, tasks
-from dnd_services.coordinator.models import ImageSetRow, WorkRow
+from dnd_services.coordinator.compare import compare_layer
+from dnd_services.coordinator.frozen import plan_of
+from dnd_services.coordinator.models import ImageSetRow, JobLayerRow, UnitRow, WorkRow
 from dnd_services.coordinator.store.claims import Ticket
 
 
@@ -89,3 +92,27 @@ def test_lease_lasts_while_it_is_renewed(desk: Desk, spec: JobSpec) -> None:
         (renewed,) = desk.rows(WorkRow, id=row.id)
         assert renewed.lease_until == desk.clock.now + 3
         assert renewed.state == states.RUNNING
+
+
+def test_comparison_of_labels_is_written_by_who_holds_it(desk: Desk, spec: JobSpec) -> None:
+    job_id = desk.create(spec)
+    desk.run_until_idle()
+    expected = {unit.ordinal: unit.auc for unit in desk.rows(UnitRow, job_id=job_id)}
+    assert any(auc is not None for auc in expected.values())
+    with desk.store.writing() as session:
+        session.execute(update(UnitRow).values(auc=None))
+        of_layers = WorkRow.stage == "score", WorkRow.scope == states.LAYER
+        session.execute(update(WorkRow).where(*of_layers).values(state=states.RUNNING))
+    job = desk.job(job_id)
+    layers = desk.rows(JobLayerRow, job_id=job_id)
+    works = {w.ordinal: w for w in desk.rows(WorkRow, stage="score", scope=states.LAYER)}
+
+    def compare(late: int) -> dict[int, float | None]:
+        for layer in layers:
+            work = works[layer.place]
+            ticket = Ticket(work.id, work.fence - late)
+            compare_layer(desk.store, desk.services, plan_of(job), job, layer, ticket)
+        return {unit.ordinal: unit.auc for unit in desk.rows(UnitRow, job_id=job_id)}
+
+    assert set(compare(late=1).values()) == {None}
+    assert compare(late=0) == expected

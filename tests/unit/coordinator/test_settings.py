@@ -40,7 +40,7 @@ def test_settings_come_from_variables_and_flags() -> None:
         ("RENEW_S", "40", "DND_RENEW_S = 40.0"),
         ("RPC_DEADLINE_S", "100", "DND_RPC_DEADLINE_S = 100.0"),
         ("CAP_TASK_S", "5", "DND_CAP_TASK_S = 5.0"),
-        ("MIN_TASK_ITEMS", "100", "DND_MIN_TASK_ITEMS = 100"),
+        ("MIN_TASK_ITEMS", "1000", "DND_MIN_TASK_ITEMS = 1000"),
         ("MAX_ATTEMPTS", "0", "DND_MAX_ATTEMPTS = 0"),
         ("HOST", "0.0.0.0", "loopback only"),
     ],

@@ -15,7 +15,8 @@ SETTINGS = CoordinatorSettings()
     [
         (1000, 4, 0.0, 4),  # nothing measured yet: a small one
         (1000, 4, 1.0, 20),  # 20 s of predicted time
-        (1000, 4, 0.01, 64),  # never more than 64
+        (1000, 4, 0.01, 250),  # a fair share of what is quick
+        (10_000, 4, 0.01, 512),  # never more than 512
         (48, 4, 0.1, 12),  # little to do: a fair share for each slot
         (6, 4, 0.1, 4),  # but not so thin that batches stay empty
         (2, 4, 0.1, 2),

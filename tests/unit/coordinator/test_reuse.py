@@ -1,0 +1,173 @@
+"""What another job has computed from the same inputs is not computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from coordinator_desk import CALIBRATED, Desk
+
+from dnd.artifacts import ArtifactStore
+from dnd.errors import BadImage
+from dnd.jobs import JobSpec, JobState, LayerUnits
+from dnd.testing import Fakes, start_fakes
+from dnd.testing.faults import fail_times
+from dnd_services.coordinator.garbage import collect
+from dnd_services.coordinator.models import CounterRow, ResultRow
+from dnd_services.coordinator.outputs import artifact_of
+from dnd_services.coordinator.store.results import COMPUTED, REUSED, read_reuse
+
+STAGES = {"exemplars", "caption", "summarize", "synthesize", "score", "calibrate"}
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Iterator[Fakes]:
+    """With artifacts of their own."""
+    with start_fakes(ArtifactStore(tmp_path / "artifacts")) as fakes:
+        yield fakes
+
+
+@pytest.fixture
+def spec() -> JobSpec:
+    """4 live units, with percentiles."""
+    units = LayerUnits("features.conv", (4, 5, 6, 7))
+    return JobSpec("tiny", (units,), "shapes", "starter", CALIBRATED, seed=7)
+
+
+def run(desk: Desk, spec: JobSpec, request_id: str, tenant: str = "default") -> str:
+    job_id = desk.create(spec, request_id, tenant)
+    desk.run_to_end(job_id)
+    assert JobState(desk.job(job_id).state) is JobState.COMPLETED
+    return job_id
+
+
+def computed(desk: Desk, job_id: str) -> set[str]:
+    """Stages of which a job has computed something."""
+    rows = desk.rows(CounterRow, job_id=job_id, name=COMPUTED)
+    return {row.state for row in rows if row.num}
+
+
+def num_reused(desk: Desk, job_id: str) -> dict[str, int]:
+    return {row.state: row.num for row in desk.rows(CounterRow, job_id=job_id, name=REUSED)}
+
+
+def changed(spec: JobSpec, **overrides: str) -> JobSpec:
+    named = {name.replace("__", "."): value for name, value in overrides.items()}
+    return replace(spec, overrides={**spec.overrides, **named})
+
+
+def test_nothing_is_computed_again_when_the_same_job_is_made_again(
+    desk: Desk, spec: JobSpec
+) -> None:
+    first = run(desk, spec, "first")
+    assert computed(desk, first) == STAGES
+    second = run(desk, spec, "second")
+    assert computed(desk, second) == set()
+    assert desk.records(second) == desk.records(first)
+    reused = num_reused(desk, second)
+    assert {stage: reused[stage] for stage in ("caption", "score")} == {"caption": 4, "score": 4}
+    assert reused["synthesize"] > 12
+    with desk.store.reading() as session:
+        assert read_reuse(session)["caption", COMPUTED] == 4
+        assert read_reuse(session)["caption", REUSED] == 4
+
+
+def test_another_scoring_function_redraws_nothing(desk: Desk, spec: JobSpec) -> None:
+    run(desk, spec, "first")
+    services = desk.fakes.captioner, desk.fakes.summarizer, desk.fakes.synthesizer
+    before = [dict(one.faults.num_calls) for one in services]
+    other = changed(spec, score__function="squared_mean", calibration__enabled="false")
+    second = run(desk, other, "second")
+    assert computed(desk, second) == {"score"}
+    for one, calls in zip(services, before, strict=True):
+        asked = {
+            name: num for name, num in one.faults.num_calls.items() if not name.startswith("Get")
+        }
+        assert asked == {name: num for name, num in calls.items() if not name.startswith("Get")}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"exemplars__num_per_decile": "4"}, {"exemplars"}),
+        ({"exemplars__num_exemplars": "4"}, STAGES - {"calibrate"}),
+        ({"caption__num_beams": "2"}, {"caption"}),
+        ({"propose__temperature": "0.5"}, {"summarize"}),
+        ({"propose__max_candidates": "2"}, STAGES - {"exemplars", "caption"}),
+        ({"synthesis__guidance": "2.5"}, {"synthesize", "score", "calibrate"}),
+        ({"score__num_labels": "2"}, {"score"}),
+        ({"calibration__max_text_cosine": "0.7"}, {"calibrate"}),
+        ({"calibration__threshold": "0.1"}, set()),
+        ({"evaluate__num_drawings": "4"}, set()),
+    ],
+)
+def test_changing_a_setting_computes_what_depends_on_it(
+    desk: Desk, spec: JobSpec, change: dict[str, str], expected: set[str]
+) -> None:
+    run(desk, spec, "first")
+    assert computed(desk, run(desk, changed(spec, **change), "second")) == expected
+
+
+def test_another_seed_asks_the_language_model_again(desk: Desk, spec: JobSpec) -> None:
+    run(desk, spec, "first")
+    found = computed(desk, run(desk, replace(spec, seed=8), "second"))
+    assert "summarize" in found
+    assert not {"exemplars", "caption"} & found
+
+
+def test_tenants_share_results_only_where_the_operator_lets_them(desk: Desk, spec: JobSpec) -> None:
+    run(desk, spec, "r", "one")
+    assert computed(desk, run(desk, spec, "r", "two")) == STAGES
+    desk.tune(share_drawings=True)
+    run(desk, spec, "again", "one")  # its results so far were its own
+    other = run(desk, spec, "again", "two")
+    assert not {"exemplars", "caption", "summarize", "score"} & computed(desk, other)
+
+
+def test_nothing_is_reused_when_the_operator_turns_it_off(desk: Desk, spec: JobSpec) -> None:
+    desk.tune(reuse_results=False)
+    run(desk, spec, "first")
+    assert desk.rows(ResultRow) == []
+    assert computed(desk, run(desk, spec, "second")) == STAGES - {"synthesize"}
+
+
+def test_answers_of_a_model_without_digest_are_of_use_to_their_own_job(
+    desk: Desk, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk.fakes.summarizer, "digest", "")
+    run(desk, spec, "first")
+    found = computed(desk, run(desk, spec, "second"))
+    assert "summarize" in found
+    assert "caption" not in found
+
+
+def test_captions_that_miss_one_are_not_kept(desk: Desk, spec: JobSpec) -> None:
+    desk.fakes.captioner.faults.item = fail_times(1, BadImage("This one cannot be read."))
+    few = changed(spec, caption__min_captions="3")
+    run(desk, few, "first")
+    desk.fakes.captioner.faults.item = None
+    assert "caption" in computed(desk, run(desk, few, "second"))
+
+
+def test_results_are_computed_again_when_garbage_collection_took_them(
+    desk: Desk, spec: JobSpec
+) -> None:
+    first = run(desk, spec, "first")
+    assert desk.rows(ResultRow)
+    desk.delete(first)
+    desk.sweep_until_purged()
+    collect(desk.store, desk.fakes.artifacts, 0.0, True, lambda *_: None)
+    assert desk.rows(ResultRow) == []
+    assert computed(desk, run(desk, spec, "second")) >= STAGES - {"index"}
+
+
+def test_results_are_computed_again_when_their_artifacts_are_lost(
+    desk: Desk, spec: JobSpec
+) -> None:
+    run(desk, spec, "first")
+    for row in desk.rows(ResultRow):
+        digest = artifact_of(row.ref).removeprefix("sha256:")
+        (desk.fakes.artifacts.root / "blobs" / digest[:2] / digest).unlink(missing_ok=True)
+    assert computed(desk, run(desk, spec, "second")) == STAGES - {"synthesize"}
