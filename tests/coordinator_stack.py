@@ -108,14 +108,15 @@ class CoordinatorStack:
     folder: Path
     fakes: Fakes
     settings: dict[str, object]
+    database: str = ""
     broker_port: int = 0
     broker: Process | None = None
     coordinator: Process | None = None
     workers: dict[str, Process] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.broker_port = free_port()
-        self.store = Store(f"sqlite:///{self.folder}/record.db")
+        self.broker_port = self.broker_port or free_port()
+        self.store = Store(self.database or f"sqlite:///{self.folder}/record.db")
         self.redis = redis.Redis.from_url(self.redis_url)
 
     @property
@@ -239,13 +240,18 @@ class CoordinatorStack:
 
 
 @contextmanager
-def start_stack(folder: Path, fakes: Fakes, **settings: object) -> Iterator[CoordinatorStack]:
+def start_stack(
+    folder: Path, fakes: Fakes, database: str = "", broker_port: int = 0, **settings: object
+) -> Iterator[CoordinatorStack]:
     """A broker and a coordinator on loopback; workers are started by the test.
+
+    Its record is SQLite in `folder` unless there is the URL of another database; its broker
+    listens at any free port unless one is given.
 
     All of them end with the block, also when a test fails or the tests are ended with SIGTERM.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stack = CoordinatorStack(folder, fakes, SETTINGS | settings)
+    stack = CoordinatorStack(folder, fakes, SETTINGS | settings, database, broker_port)
     before = signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated"))
     try:
         stack.start_broker()

@@ -1,0 +1,125 @@
+"""The same coordinator on PostgreSQL: a server of its own, skipped where there is none to start."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from coordinator_desk import check_counters
+from coordinator_stack import SPEC, CoordinatorStack, finish, records, start_stack, wait_until
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from dnd.errors import BadSetting
+from dnd.jobs import JobState
+from dnd.testing import Fakes
+from dnd.testing.postgres import PostgresServer, find_postgres, start_postgres
+from dnd_services.coordinator import states
+from dnd_services.coordinator.migrate import migrate
+from dnd_services.coordinator.models import Base, WorkRow
+from dnd_services.coordinator.store import Store
+from dnd_services.coordinator.store.counters import Tally, read_counters
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    try:
+        find_postgres()
+    except BadSetting as missing:
+        pytest.skip(missing.message)
+    with start_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def url(server: PostgresServer) -> str:
+    """A database of its own, empty."""
+    store = Store(server.url)
+    with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        number = connection.scalar(text("SELECT count(*) FROM pg_database"))
+        connection.execute(text(f"CREATE DATABASE record{number}"))
+    store.close()
+    return server.url.rpartition("/")[0] + f"/record{number}"
+
+
+def test_migrations_make_the_tables_of_the_models_when_several_processes_start(url: str) -> None:
+    stores = [Store(url) for _ in range(4)]
+    errors: list[Exception] = []
+
+    def start(store: Store) -> None:
+        try:
+            migrate(store)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=start, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    with stores[0].engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+    for store in stores:
+        store.close()
+
+
+def test_transaction_runs_again_when_it_was_ended_because_of_a_deadlock(url: str) -> None:
+    store = Store(url)
+    migrate(store)
+    both = threading.Barrier(2)
+    tries: list[str] = []
+
+    def add(first: str, second: str) -> None:
+        """Locks two counters in the order given, the second once the other one has locked its."""
+
+        def change(session: Session) -> None:
+            tries.append(first)
+            for place, name in enumerate((first, second)):
+                if place and tries.count(first) == 1:
+                    both.wait(30)
+                tally = Tally(session)
+                tally.add("job", name, states.READY)
+                tally.write()
+
+        store.write(change)
+
+    threads = [threading.Thread(target=add, args=pair) for pair in (("a", "b"), ("b", "a"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with store.reading() as session:
+        counters = read_counters(session, "job")
+    assert counters == {name: {states.READY: 2} for name in ("a", "b")}
+    assert len(tries) == 3
+    store.close()
+
+
+def test_records_are_those_of_sqlite_when_a_worker_is_killed(
+    url: str,
+    fakes: Fakes,
+    undisturbed: list[dict[str, Any]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with start_stack(tmp_path_factory.mktemp("postgres"), fakes, url) as stack:
+        stack.start_workers("first", "second")
+        with stack.client("killed") as client, stack.client("other") as other:
+            ids = [one.create_job(SPEC).id for one in (client, other)]
+            wait_until(lambda: _runs(stack), "a worker has claimed something")
+            stack.kill_worker("second")
+            for one, job_id in zip((client, other), ids, strict=True):
+                job = finish(one, job_id)
+                assert (job.state, job.num_failed) == (JobState.COMPLETED, 0)
+                assert records(one, job_id) == undisturbed
+                check_counters(stack.store, job_id)
+        assert "deadlock" not in stack.log("first") + stack.log("second")
+
+
+def _runs(stack: CoordinatorStack) -> bool:
+    return any(work.scope == states.UNITS for work in stack.rows(WorkRow, state=states.RUNNING))
