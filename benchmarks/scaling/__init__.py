@@ -1,0 +1,1 @@
+"""What the benchmarks of scale share: the processes, and what is watched while they run."""

@@ -1,0 +1,163 @@
+"""Jobs without a pause while workers are restarted and calls fail: what gets lost, what grows.
+
+    python -m benchmarks.soak [--minutes 30]
+
+The stage services are fakes that do next to nothing (`dnd.testing.idle`); one call in a hundred
+fails. Every minute a worker is killed, or ended with SIGTERM, and started again. Each job is
+checked when it has ended, and deleted. Prints jobs, units, errors, and how memory grew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.scale import spec
+from benchmarks.scaling.stack import Stack, start_stack
+from dnd.client import Client
+from dnd.errors import DndError, Transient
+from dnd.jobs import Job, JobState, UnitState
+
+UNITS = 2000
+WORKERS = ("worker-0", "worker-1")
+RESTART_S = 60.0
+SAMPLE_S = 5.0
+WARM_UP = 0.2
+ERROR_RATE = 0.01
+CONSOLE = Console(width=100)
+
+
+@dataclass
+class Seen:
+    """What happened.
+
+    Attributes:
+        states: Units of ended jobs by state.
+        wrong: Jobs that did not end as they should have, and why.
+        errors: Calls of the API that failed, by class.
+        rss: (seconds, bytes) by process; a restarted worker is another process.
+    """
+
+    num_jobs: int = 0
+    states: Counter[UnitState] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+    num_restarts: int = 0
+    rss: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
+
+
+def soak(stack: Stack, seconds: float, seen: Seen) -> None:
+    """Runs jobs, one after the other, and restarts workers until the time is over."""
+    started = restarted = time.monotonic()
+    names = dict.fromkeys(WORKERS, 0)
+    turns = itertools.cycle(WORKERS)
+    with stack.client() as client:
+        job: Job | None = None
+        while job is not None or time.monotonic() - started < seconds:
+            if job is None:
+                job = client.create_job(replace(spec(UNITS), seed=seen.num_jobs))
+            time.sleep(SAMPLE_S)
+            now = time.monotonic()
+            for name in stack.processes:
+                label = f"{name}.{names[name]}" if name in names else name
+                seen.rss.setdefault(label, []).append((now - started, stack.rss(name)))
+            if now - restarted > RESTART_S and now - started < seconds:
+                restarted = now
+                restart(stack, next(turns), names, seen)
+            job = look(client, job, seen)
+
+
+def look(client: Client, job: Job, seen: Seen) -> Job | None:
+    """How the job is; None once it has ended, been checked and deleted."""
+    try:
+        job = client.get_job(job.id)
+        if not job.state.ended:
+            return job
+        client.delete_job(job.id)
+    except DndError as error:
+        seen.errors[type(error).__name__] += 1
+        if not isinstance(error, Transient):
+            raise
+        return job
+    seen.num_jobs += 1
+    seen.states.update(job.units)
+    num_ended = sum(num for state, num in job.units.items() if state is not UnitState.PENDING)
+    if job.state is not JobState.COMPLETED or job.num_failed or num_ended != UNITS:
+        seen.wrong.append(f"job {job.id}: {job.state.value}, {num_ended} ended, {job.error}")
+    return None
+
+
+def restart(stack: Stack, name: str, names: dict[str, int], seen: Seen) -> None:
+    """Kills a worker, or every second time ends it as an operator would, and starts it again."""
+    stack.stop(name, kill=bool(seen.num_restarts % 2))
+    stack.start_worker(name, stage="all", threads=2)
+    names[name] += 1
+    seen.num_restarts += 1
+
+
+def slope(samples: Sequence[tuple[float, int]]) -> float:
+    """MiB an hour, by least squares, without the first fifth of the time."""
+    later = samples[round(WARM_UP * len(samples)) :]
+    if len(later) < 3:
+        return float("nan")
+    seconds, sizes = np.array(later, dtype=float).T
+    return float(np.polyfit(seconds / 3600, sizes / 2**20, 1)[0])
+
+
+def report(seen: Seen, minutes: float) -> None:
+    states = ", ".join(f"{num} {state.value}" for state, num in seen.states.items())
+    CONSOLE.print(
+        f"{minutes:.1f} minutes: {seen.num_jobs} jobs of {UNITS} units ({states}); "
+        f"{seen.num_restarts} workers restarted; {len(seen.wrong)} jobs wrong; "
+        f"calls of the API that failed: {dict(seen.errors) or 'none'}"
+    )
+    for line in seen.wrong:
+        CONSOLE.print(line)
+    table = Table("resident memory", "samples", "first, MiB", "last, MiB", "MiB an hour")
+    for name, samples in seen.rss.items():
+        first, last = samples[0][1] / 2**20, samples[-1][1] / 2**20
+        grown = slope(samples)
+        table.add_row(name, str(len(samples)), f"{first:.0f}", f"{last:.0f}", f"{grown:+.1f}")
+    CONSOLE.print(table)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak")
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    asked = parser.parse_args(argv)
+    seen = Seen()
+    started = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="dnd-soak-") as folder,
+        start_stack(
+            Path(folder),
+            asked.database,
+            "--error-rate",
+            ERROR_RATE,
+            reuse_results=False,
+            lease_s=10,
+            renew_s=3,
+            pause_s=0.5,
+        ) as stack,
+    ):
+        for name in WORKERS:
+            stack.start_worker(name, stage="all", threads=2)
+        try:
+            soak(stack, 60 * asked.minutes, seen)
+        finally:
+            report(seen, (time.monotonic() - started) / 60)
+
+
+if __name__ == "__main__":
+    main()
