@@ -44,8 +44,8 @@ lint: setup ## Format, lint, types, import contracts, protos, stubs
 proto: setup ## Generate src/dnd/v1 from protos/
 	$(BIN)/python scripts/generate_stubs.py
 
-chaos: setup ## Kill, starve and misfeed the system; CHAOS_SEED=n repeats the faults of a run
-	$(BIN)/python -m pytest tests/chaos
+chaos: setup ## Kill, starve and misfeed the system; goes on where it was stopped (chaos.jsonl)
+	CHAOS_RUN=chaos.jsonl $(BIN)/python -m pytest tests/chaos
 
 e2e: setup ## The whole system on the starter pack, as a user runs it
 	$(BIN)/python -m pytest tests/e2e
