@@ -1,6 +1,6 @@
 """Labels of units whose concept is known, by every method, beside the nulls.
 
-    python -m benchmarks.quality [--folder FOLDER] [--units N] [--variants]
+    python -m benchmarks.quality [--folder FOLDER] [--units N] [--only KIND] [--variants]
 
 Plants units, trains a small network, starts a stack of its own, labels the units by each method,
 evaluates them as `dnd evaluate` does, and prints one table for each set of units. With --variants
@@ -25,7 +25,7 @@ from rich.console import Console
 from benchmarks.quality import facets, reports, variants
 from benchmarks.quality.labelling import label_units
 from benchmarks.quality.scoring import KnownUnit, compare_methods
-from benchmarks.quality.sets import UnitSet, class_set, prepare
+from benchmarks.quality.sets import KINDS, UnitSet, make_set
 from dnd.client import Client, EvaluationSettings, ImportedLabel
 from dnd.jobs import Job, Method, UnitResult
 from dnd.stack import Home, load_config, running_server, start, stop
@@ -33,6 +33,8 @@ from dnd_packs.starter.emoji_data import load_concepts
 
 CONSOLE = Console(width=110)
 DND = Method.DND.value
+CLASSES = "classes"
+"""Chosen by what excites them on the stack's own probe set, and so once that is drawn."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,24 +51,24 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where everything stays")
     parser.add_argument("--units", type=int, default=64, help="units of a table at most")
     parser.add_argument("--variants", action="store_true", help="single settings changed, too")
+    parser.add_argument("--only", choices=KINDS, help="units of this kind only")
     given = parser.parse_args()
+    kinds = (given.only,) if given.only else KINDS
+    if given.variants and kinds != KINDS:
+        parser.error("--variants changes settings on units of all kinds: leave --only out.")
     if given.folder:
-        run(given.folder, given.units, given.variants)
+        run(given.folder, given.units, kinds, given.variants)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            run(Path(folder), given.units, given.variants)
+            run(Path(folder), given.units, kinds, given.variants)
 
 
-def run(folder: Path, max_units: int, with_variants: bool) -> None:
-    """The whole benchmark in `folder`."""
+def run(folder: Path, max_units: int, kinds: Sequence[str], with_variants: bool) -> None:
+    """The benchmark of some kinds of units, in `folder`."""
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    made = prepare(folder, max_units)
-    CONSOLE.print(
-        f"planted heads: {made.num_heads} of {made.num_concepts} find their concept in a style "
-        f"that they were not trained on\nnetwork of emoji groups: {made.group_accuracy:.0%} right "
-        f"on views that it has not seen\nprepared in {time.monotonic() - began:.0f} s"
-    )
+    sets = [make_set(kind, folder, max_units) for kind in kinds if kind != CLASSES]
+    CONSOLE.print(f"prepared in {time.monotonic() - began:.0f} s")
     results: dict[str, Any] = {}
     home = Home(folder / "home")
     start(home, dataclasses.replace(load_config(), allow_specs=True))
@@ -76,7 +78,8 @@ def run(folder: Path, max_units: int, with_variants: bool) -> None:
         with Client(target) as client:
             names = "\n".join(concept.name for concept in load_concepts())
             concept_set = client.create_concept_set("emoji names", names).concept_set
-            sets = (*made.sets, class_set(folder / "home/probes", max_units))
+            if CLASSES in kinds:
+                sets.append(make_set(CLASSES, folder, max_units))
             for one in sets:
                 labelled = label_by_all(client, one, concept_set)
                 results |= report(labelled, folder)
