@@ -15,7 +15,7 @@ from dnd.jobs import JobSpec, JobState, LayerUnits
 from dnd.testing import Fakes, start_fakes
 from dnd.testing.faults import fail_times
 from dnd_services.coordinator.garbage import collect
-from dnd_services.coordinator.models import CounterRow, ResultRow
+from dnd_services.coordinator.models import CounterRow, ImageSetRow, ResultRow
 from dnd_services.coordinator.outputs import artifact_of
 from dnd_services.coordinator.store.results import COMPUTED, REUSED, read_reuse
 
@@ -108,6 +108,18 @@ def test_changing_a_setting_computes_what_depends_on_it(
 ) -> None:
     run(desk, spec, "first")
     assert computed(desk, run(desk, changed(spec, **change), "second")) == expected
+
+
+def test_prompts_are_drawn_once_when_units_of_two_jobs_ask_at_once(
+    desk: Desk, spec: JobSpec
+) -> None:
+    ids = [desk.create(spec, name) for name in ("first", "second")]
+    desk.run_until_idle()
+    assert all(JobState(desk.job(job_id).state) is JobState.COMPLETED for job_id in ids)
+    assert desk.records(ids[0]) == desk.records(ids[1])
+    drawings = desk.fakes.synthesizer.faults.num_items
+    assert set(drawings.values()) == {1}
+    assert len(drawings) == sum(len(row.images) for row in desk.rows(ImageSetRow))
 
 
 def test_another_seed_asks_the_language_model_again(desk: Desk, spec: JobSpec) -> None:
