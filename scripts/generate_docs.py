@@ -28,9 +28,18 @@ def render() -> str:
     for title, commands in SECTIONS.items():
         parts.append(f"## {title}")
         for command in commands:
-            context = click.Context(command, info_name=command.name, parent=parent, **_WIDTH)
-            parts += [f"### dnd {command.name}", f"```\n{command.get_help(context)}\n```"]
+            parts += _help(command, parent)
     return "\n\n".join(parts) + "\n"
+
+
+def _help(command: click.Command, parent: click.Context) -> list[str]:
+    """Heading and help of a command, and of the commands in it."""
+    context = click.Context(command, info_name=command.name, parent=parent, **_WIDTH)
+    parts = [f"### {context.command_path}", f"```\n{command.get_help(context)}\n```"]
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            parts += _help(inner, context)
+    return parts
 
 
 def main() -> int:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from images import IMAGES, ROOT, Dockerfile, Stage, read_dockerfile
 
@@ -85,29 +86,45 @@ def build(stage: Stage, root: Path, roots: dict[str, Path], given: dict[str, str
             copy(source / words[0].lstrip("/"), root / words[1].lstrip("/"))
         elif one.word == "RUN":
             script = re.sub(r"(?<![\w.}/])/(venv|lock\.txt|packs)", rf"{root}/\1", one.rest)
-            with python_of_this_machine() as path:
-                environ = os.environ | variables | {"PATH": f"{path}:{os.environ['PATH']}"}
-                environ.pop("PYTHONPATH", None)
-                subprocess.run(["sh", "-ec", script], env=environ, check=True)
+            path = f"{python_of_this_machine(root.parent)}:{os.environ['PATH']}"
+            environ = os.environ | variables | {"PATH": path}
+            environ.pop("PYTHONPATH", None)
+            subprocess.run(["sh", "-ec", script], env=environ, check=True)
 
 
 def configured(name: str) -> str:
-    """An index of pip's configuration here, under the name of its variable."""
+    """An index of pip's configuration here, by its variable; pip's own where none is configured."""
     if not name.startswith("PIP_"):
         return ""
     key = "global." + name.removeprefix("PIP_").lower().replace("_", "-")
     command = [sys.executable, "-m", "pip", "config", "get", key]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return os.environ.get(name, found.stdout.strip())
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    if name == "PIP_INDEX_URL" and not found:
+        own = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+        command = [sys.executable, "-c", own]
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return os.environ.get(name, found)
 
 
-@contextmanager
-def python_of_this_machine() -> Iterator[str]:
+def python_of_this_machine(folder: Path) -> Path:
     """A folder with `python`: the interpreter that this environment was made from."""
-    with tempfile.TemporaryDirectory() as folder:
+    found = folder / "bin"
+    if not found.exists():
+        found.mkdir()
         base = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
-        (Path(folder) / "python").symlink_to(base.resolve())
-        yield folder
+        (found / "python").symlink_to(base.resolve())
+    return found
+
+
+def user_of_the_image(python: str) -> dict[str, Any]:
+    """How a process becomes user 10001; nothing where that one cannot run this Python."""
+    as_user = {"user": USER, "group": USER, "extra_groups": []}
+    try:
+        subprocess.run([python, "-c", ""], check=True, **as_user)
+    except (OSError, subprocess.SubprocessError):
+        print("  (as this user: another one cannot run this Python)", flush=True)
+        return {}
+    return as_user
 
 
 def copy(source: Path, target: Path) -> None:
@@ -125,7 +142,6 @@ def run(image: str, dockerfile: Dockerfile, root: Path, folder: Path) -> None:
     work.mkdir()
     for path in (folder, work):
         path.chmod(0o777)
-    as_user = {"user": USER, "group": USER, "extra_groups": []} if os.geteuid() == 0 else {}
     environ = {"LANG": "C.UTF-8"}
     for one in dockerfile.image.all("ENV"):
         for pair in one.rest.split():
@@ -143,6 +159,7 @@ def run(image: str, dockerfile: Dockerfile, root: Path, folder: Path) -> None:
     ]
     python = str(root / "venv" / "bin" / "python")
     assert words[0] == "python"
+    as_user = user_of_the_image(python)
     with broker(image, work, environ), (work / "log").open("w") as log:
         process = subprocess.Popen(
             [python, *words[1:]], env=environ, cwd=root / "app", stderr=log, **as_user

@@ -31,7 +31,8 @@ def build(folder: Path) -> tuple[Manifest, ...]:
         pytest.skip("neither kustomize nor kubectl (1.21 or later) is installed; PyPI has neither")
     made = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert made.returncode == 0, made.stderr[-2000:]
-    return tuple(yaml.safe_load_all(made.stdout))
+    # The loader in C takes a tenth of the time.
+    return tuple(yaml.load_all(made.stdout, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
 def overlay(name: str) -> tuple[Manifest, ...]:

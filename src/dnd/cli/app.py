@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from dnd.cli import demo, evaluate_commands, job_commands, label_commands, stack_commands
+from dnd.cli import (
+    cluster_commands,
+    demo,
+    evaluate_commands,
+    job_commands,
+    label_commands,
+    stack_commands,
+)
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "First look": (demo.demo,),
@@ -36,6 +43,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
         stack_commands.status,
         stack_commands.down,
     ),
+    "A deployment on Kubernetes": (cluster_commands.cluster,),
 }
 
 

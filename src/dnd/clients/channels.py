@@ -127,7 +127,7 @@ class EndpointPool:
                 data = json.loads(Path(self.target.removeprefix("file:")).read_text())
             except (OSError, json.JSONDecodeError):
                 return []
-            return list(data.get("addresses") or [data["address"]])
+            return list(data["addresses"] if "addresses" in data else [data["address"]])
         if self.target.startswith("dns:"):
             host, _, port = self.target.removeprefix("dns:").rpartition(":")
             try:
