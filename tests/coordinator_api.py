@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import httpx2
 from coordinator_desk import Desk
 
+from dnd_services.coordinator.access import Gate
 from dnd_services.coordinator.servicer import CoordinatorServicer
 from dnd_services.coordinator.web.app import create_app
 
@@ -23,7 +24,8 @@ def make_servicer(desk: Desk) -> CoordinatorServicer:
 async def serve_web(desk: Desk) -> AsyncIterator[httpx2.AsyncClient]:
     """An HTTP client of the web application, without a socket between them."""
     servicer = make_servicer(desk)
-    transport = httpx2.ASGITransport(create_app(servicer), raise_app_exceptions=False)
+    gate = Gate(desk.store, desk.settings)
+    transport = httpx2.ASGITransport(create_app(servicer, gate), raise_app_exceptions=False)
     try:
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             yield client

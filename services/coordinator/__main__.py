@@ -16,6 +16,7 @@ from dnd.bucket_artifacts import open_artifacts
 from dnd.clients import Services
 from dnd.serving import Metrics, StageService, run
 from dnd.v1 import coordinator_pb2_grpc
+from dnd_services.coordinator.access import Gate, gated_servicer
 from dnd_services.coordinator.budgets import read_budgets
 from dnd_services.coordinator.celery_app import make_app, publish
 from dnd_services.coordinator.dispatcher import SILENT_BEATS, Dispatcher
@@ -53,11 +54,16 @@ def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
         owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",
     )
     servicer = CoordinatorServicer(store, services, settings, nudge.ring, budgets)
-    web = WebServer(create_app(servicer), settings.host, settings.web_port, settings.tls)
+    gate = Gate(store, settings)
+    web = WebServer(
+        create_app(servicer, gate), settings.host, settings.web_port, settings.tls
+    )
     leader.start()
 
     def add(server: grpc.aio.Server) -> None:
-        coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(servicer, server)
+        coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(
+            gated_servicer(servicer, gate), server
+        )
 
     async def start() -> Mapping[str, str]:
         await web.start()

@@ -330,3 +330,49 @@ class StagePauseRow(Base):
     probe_at: Mapped[float]
     delay_s: Mapped[float]
     is_probing: Mapped[bool]
+
+
+class TokenRow(Base):
+    """Who may call, on behalf of which tenant. The secret is not kept.
+
+    Attributes:
+        secret_hash: `dnd.tokens.hash_secret`.
+        role: A value of `dnd.tokens.Role`.
+        revoked_at: Seconds since 1970; 0 while it is valid.
+    """
+
+    __tablename__ = "token"
+    __table_args__ = (UniqueConstraint("secret_hash", name="uq_token_hash"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    secret_hash: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(String(64))
+    tenant: Mapped[str] = mapped_column(String(64))
+    role: Mapped[str] = mapped_column(String(12))
+    created_at: Mapped[float]
+    revoked_at: Mapped[float] = mapped_column(default=0.0)
+
+
+class ConceptSetRow(Base):
+    """A list of concepts that a tenant has given: no other one's jobs can name it."""
+
+    __tablename__ = "concept_set"
+
+    tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    ref: Mapped[str] = mapped_column(String(80), primary_key=True)
+
+
+class LabelVectorRow(Base):
+    """The embedding of a label, made once for all who search.
+
+    Attributes:
+        model: Digest of the scorer's weights.
+        label: SHA-256 of its text.
+        vector: float16, L2-normalised.
+    """
+
+    __tablename__ = "label_vector"
+
+    model: Mapped[str] = mapped_column(String(80), primary_key=True)
+    label: Mapped[str] = mapped_column(String(64), primary_key=True)
+    vector: Mapped[bytes] = mapped_column(LargeBinary)

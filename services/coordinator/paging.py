@@ -8,6 +8,7 @@ import json
 from typing import TypeVar
 
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from dnd.convert import from_message
@@ -71,6 +72,16 @@ def page_size(size: int) -> int:
     return size or _DEFAULT_PAGE
 
 
+def kind_of_list(name: str, request: Message) -> str:
+    """What the tokens of a list are good for: the same list with the same filters."""
+    asked = type(request)()
+    asked.CopyFrom(request)
+    for field in ("context", "page_size", "page_token"):
+        asked.ClearField(field)
+    digest = hashlib.sha256(asked.SerializeToString(deterministic=True)).hexdigest()
+    return f"{name}:{digest[:16]}"
+
+
 def make_token(kind: str, value: str | int) -> str:
     """An opaque token: the next page starts after or at `value`."""
     return base64.urlsafe_b64encode(json.dumps([kind, value]).encode()).decode()
@@ -82,8 +93,27 @@ def read_token(token: str, kind: str, cls: type[T]) -> T:
         found = json.loads(base64.urlsafe_b64decode(token))
     except ValueError:
         found = None
-    if isinstance(found, list) and found[:1] == [kind] and isinstance(found[-1], cls):
+    if isinstance(found, list) and found[:1] == [kind] and type(found[-1]) is cls:
         return found[-1]
     raise InvalidInput(
-        f"page_token = {token[:40]!r}: expected the next_page_token of the page before."
+        f"The token {token[:40]!r} is not known here: expected the next_page_token of the page "
+        "before, of the same list with the same filters, or a resume_token of a watch."
     )
+
+
+def watch_token(job: pb2.Job) -> str:
+    """The resume token of a watch that has answered `job`."""
+    digest = hashlib.sha256(job.SerializeToString(deterministic=True)).hexdigest()
+    return make_token("watch", f"{job.id}:{digest[:32]}")
+
+
+def read_watch_token(token: str, job_id: str) -> str:
+    """The job that a watch goes on with.
+
+    Raises:
+        InvalidInput: The token is none, or of another job than `job_id`.
+    """
+    watched = read_token(token, "watch", str).partition(":")[0]
+    if job_id not in ("", watched):
+        raise InvalidInput(f"The resume_token is of job {watched}, not of {job_id[:40]!r}.")
+    return watched

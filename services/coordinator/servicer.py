@@ -4,55 +4,50 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
-import grpc
 from sqlalchemy.orm import Session
 
 from dnd.clients import SERVICE_NAMES, Services
 from dnd.concept_sets import clean_concepts
-from dnd.convert import enum_member, to_message
+from dnd.convert import to_message
 from dnd.dissection import save_concepts
-from dnd.errors import InvalidInput, NotFound
-from dnd.jobs import Garbage, UnitState, limits_from_message
+from dnd.errors import InvalidInput
+from dnd.jobs import limits_from_message
 from dnd.profiles import PROFILES
-from dnd.serving.inputs import check_count, check_range, request_context
+from dnd.serving.inputs import check_count, request_context
 from dnd.types import Priority, RequestContext
 from dnd.v1 import activations_pb2, coordinator_pb2_grpc
 from dnd.v1 import coordinator_pb2 as pb2
-from dnd_services.coordinator import evaluating, frozen, garbage, views
+from dnd_services.coordinator import frozen
+from dnd_services.coordinator.answering import GrpcContext
 from dnd_services.coordinator.budgets import Budgets, Price
-from dnd_services.coordinator.dispatcher import SILENT_BEATS
-from dnd_services.coordinator.judging import Watcher
-from dnd_services.coordinator.long_runs import LongRuns
 from dnd_services.coordinator.models import JobRow
+from dnd_services.coordinator.operator_methods import OperatorMethods
 from dnd_services.coordinator.paging import (
     hash_spec,
     make_token,
     page_size,
-    read_question,
     read_spec,
     read_token,
+    read_watch_token,
+    watch_token,
 )
 from dnd_services.coordinator.planning import PlannedJob, Planner, estimate
+from dnd_services.coordinator.result_methods import ResultMethods
 from dnd_services.coordinator.settings import CoordinatorSettings
-from dnd_services.coordinator.store import Store, deleting, jobs, reading
+from dnd_services.coordinator.store import Store, concept_sets, deleting, jobs
 from dnd_services.coordinator.store.health import read_times
 from dnd_services.coordinator.store.leases import read_capacity
 from dnd_services.coordinator.store.spending import price_of
 
 _WATCH_EVERY_S = 0.25
-_YEAR_S = 365 * 24 * 3600
-_UNIT_STATE = pb2.DESCRIPTOR.enum_types_by_name["UnitState"]
-_IMAGE_MARKS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
-
-T = TypeVar("T")
-GrpcContext: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
-    """Answers callers from the record; everything that blocks runs in threads.
+class CoordinatorServicer(
+    ResultMethods, OperatorMethods, coordinator_pb2_grpc.CoordinatorServiceServicer
+):
+    """Answers callers from the record. Who may ask is settled before (`access.py`).
 
     Args:
         nudge: Called, in a thread, when the dispatcher may have something new to do.
@@ -67,44 +62,15 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         nudge: Callable[[], None],
         budgets: Budgets,
     ) -> None:
-        self._store = store
-        self._services = services
-        self._settings = settings
-        self._nudge = nudge
+        super().__init__(store, services, settings, nudge)
         self._budgets = budgets
         self._planner = Planner(
             services, settings.freeze_s, self._last_digests if settings.scale_to_zero else None
         )
-        # Callers that wait for a slow stage service must not keep others from the record.
-        self._askers = ThreadPoolExecutor(16, thread_name_prefix="ask")
-        self._lookers = ThreadPoolExecutor(8, thread_name_prefix="look")
-        self._evaluations = LongRuns[str]()
-        self._collections = LongRuns[Garbage]()
 
     def _last_digests(self) -> Mapping[str, str]:
         with self._store.reading() as session:
             return jobs.last_digests(session)
-
-    def close(self) -> None:
-        """Ends the threads."""
-        self._askers.shutdown(cancel_futures=True)
-        self._lookers.shutdown(cancel_futures=True)
-        self._evaluations.close()
-        self._collections.close()
-
-    @property
-    def store(self) -> Store:
-        """The record, for the pages of the explorer."""
-        return self._store
-
-    @property
-    def services(self) -> Services:
-        """The stage services and the artifact store, for the pages of the explorer."""
-        return self._services
-
-    def job_message(self, session: Session, job: JobRow) -> pb2.Job:
-        """A job as GetJob answers it."""
-        return self._message(session, job)
 
     async def ListTargets(
         self, request: pb2.ListTargetsRequest, context: GrpcContext
@@ -126,6 +92,7 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
     ) -> pb2.EstimateJobResponse:
         asked = request_context(request)
         spec = read_spec(request.spec)
+        await self._look(lambda: concept_sets.check(self._store, asked.tenant, spec.concept_set))
         planned = await self._ask(self._planner.plan, spec, asked)
         price = await self._ask(self._price_of, planned, asked) if self._budgets.prices else None
         replicas = await self._ask(self._count_replicas)
@@ -140,13 +107,15 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
     async def CreateConceptSet(
         self, request: pb2.CreateConceptSetRequest, context: GrpcContext
     ) -> pb2.CreateConceptSetResponse:
-        request_context(request)
+        asked = request_context(request)
         check_count("characters in its name", len(request.name), 1, 256)
 
         def keep() -> pb2.CreateConceptSetResponse:
             cleaned = clean_concepts(request.text, request.name)
+            ref = save_concepts(self._services.artifacts, cleaned.concepts)
+            concept_sets.keep(self._store, asked.tenant, ref)
             return pb2.CreateConceptSetResponse(
-                concept_set=save_concepts(self._services.artifacts, cleaned.concepts),
+                concept_set=ref,
                 num_concepts=len(cleaned.concepts),
                 num_blank=cleaned.num_blank,
                 num_repeated=cleaned.num_repeated,
@@ -177,6 +146,7 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         if known is not None:
             return known
         spec = read_spec(request.spec)
+        concept_sets.check(self._store, asked.tenant, spec.concept_set)
         planned = self._planner.plan(spec, asked)
         digests = self._planner.read_digests(planned, asked)
         price = self._price_of(planned, asked)
@@ -246,15 +216,18 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self, request: pb2.WatchJobRequest, context: GrpcContext
     ) -> AsyncIterator[pb2.WatchJobResponse]:
         asked = request_context(request)
-        last: pb2.Job | None = None
+        job_id, shown = request.job_id, request.resume_token
+        if shown:
+            job_id = read_watch_token(shown, job_id)
         while True:
-            job = await self._find(asked, request.job_id)
-            if job != last:
-                yield pb2.WatchJobResponse(job=job)
-                last = job
+            job = await self._find(asked, job_id)
+            token = watch_token(job)
+            if token != shown:
+                yield pb2.WatchJobResponse(job=job, resume_token=token)
+                shown = token
             if job.state not in (pb2.JOB_STATE_RUNNING, pb2.JOB_STATE_PAUSED):
                 return
-            request.job_id = job.id  # an empty id stood for the newest job when the call began
+            job_id = job.id  # an empty id stood for the newest job when the call began
             await asyncio.sleep(_WATCH_EVERY_S)
 
     async def PauseJob(
@@ -294,141 +267,3 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
             )
         await self._change(request, deleting.delete_job)
         return pb2.DeleteJobResponse()
-
-    async def CollectGarbage(
-        self, request: pb2.CollectGarbageRequest, context: GrpcContext
-    ) -> AsyncIterator[pb2.CollectGarbageResponse]:
-        grace_s, remove = request.grace_s, request.remove
-        check_range("grace_s", grace_s, 0, _YEAR_S)
-
-        def collect(watch: Watcher) -> Garbage:
-            artifacts = self._services.artifacts
-            return garbage.collect(self._store, artifacts, grace_s, remove, watch)
-
-        async for update in self._collections.follow((grace_s, remove), collect):
-            if isinstance(update, Garbage):
-                yield pb2.CollectGarbageResponse(garbage=to_message(update, pb2.Garbage))
-            else:
-                progress = pb2.GarbageProgress(step=update.step, num_done=update.num_done)
-                yield pb2.CollectGarbageResponse(progress=progress)
-
-    async def GetUnit(
-        self, request: pb2.GetUnitRequest, context: GrpcContext
-    ) -> pb2.GetUnitResponse:
-        asked = request_context(request)
-
-        def unit(session: Session) -> pb2.UnitResult:
-            job = jobs.find_job(session, asked.tenant, request.job_id)
-            view = reading.find_unit(session, job, request.layer, request.unit)
-            return views.unit_message(job, view, self._services.artifacts, with_record=True)
-
-        return pb2.GetUnitResponse(unit=await self._read(unit))
-
-    async def ListLabels(
-        self, request: pb2.ListLabelsRequest, context: GrpcContext
-    ) -> pb2.ListLabelsResponse:
-        asked = request_context(request)
-        size = page_size(request.page_size)
-        start = read_token(request.page_token, "units", int) if request.page_token else 0
-        state = enum_member(request.state, _UNIT_STATE, UnitState) if request.state else None
-
-        def page(session: Session) -> pb2.ListLabelsResponse:
-            job = jobs.find_job(session, asked.tenant, request.job_id)
-            found = reading.list_units(session, job, request.layer, state, start, size + 1)
-            artifacts = self._services.artifacts
-            return pb2.ListLabelsResponse(
-                units=[
-                    views.unit_message(job, view, artifacts, with_record=request.with_records)
-                    for view in found[:size]
-                ],
-                next_page_token=(
-                    make_token("units", found[size].ordinal) if len(found) > size else ""
-                ),
-            )
-
-        return await self._read(page)
-
-    async def GetImages(
-        self, request: pb2.GetImagesRequest, context: GrpcContext
-    ) -> pb2.GetImagesResponse:
-        check_count("references", len(request.refs), 1, 64)
-        await self._find(request_context(request), request.job_id)
-
-        def images() -> list[bytes]:
-            return [self._read_image(ref) for ref in request.refs]
-
-        return pb2.GetImagesResponse(images=await self._look(images))
-
-    async def EvaluateJob(
-        self, request: pb2.EvaluateJobRequest, context: GrpcContext
-    ) -> AsyncIterator[pb2.EvaluateJobResponse]:
-        asked = request_context(request)
-        question = read_question(request)
-
-        def evaluate(watch: Watcher) -> str:
-            return evaluating.answer(self._store, self._services, asked, question, watch)
-
-        request.ClearField("context")  # who asks the same under another trace is shown the same
-        key = (asked.tenant, request.SerializeToString(deterministic=True))
-        async for update in self._evaluations.follow(key, evaluate):
-            if isinstance(update, str):
-                yield pb2.EvaluateJobResponse(evaluation_json=update)
-            else:
-                progress = to_message(update, pb2.EvaluationProgress)
-                yield pb2.EvaluateJobResponse(progress=progress)
-
-    def _read_image(self, ref: str) -> bytes:
-        data = self._services.artifacts.get_bytes(ref)
-        if not data.startswith(_IMAGE_MARKS):  # indexes and records lie in the same store
-            raise NotFound(f"There is no image {ref}.")
-        return data
-
-    async def _ask(self, function: Callable[..., T], *args: Any) -> T:
-        """Runs what waits for stage services."""
-        return await asyncio.get_running_loop().run_in_executor(self._askers, function, *args)
-
-    async def _look(self, function: Callable[[], T]) -> T:
-        """Runs what waits for the record or the artifact store only."""
-        return await asyncio.get_running_loop().run_in_executor(self._lookers, function)
-
-    @property
-    def _silent_s(self) -> float:
-        return SILENT_BEATS * self._settings.heartbeat_s
-
-    async def _read(self, function: Callable[[Session], T]) -> T:
-        def run() -> T:
-            with self._store.reading() as session:
-                return function(session)
-
-        return await self._look(run)
-
-    async def _find(self, asked: RequestContext, job_id: str) -> pb2.Job:
-        return await self._read(
-            lambda session: self._message(session, jobs.find_job(session, asked.tenant, job_id))
-        )
-
-    async def _job(self, job: JobRow) -> pb2.Job:
-        return await self._read(
-            lambda session: self._message(session, session.get_one(JobRow, job.id))
-        )
-
-    def _message(self, session: Session, job: JobRow) -> pb2.Job:
-        now = self._store.now(session)
-        progress = reading.read_progress(session, job, now, self._silent_s)
-        return views.job_message(job, progress)
-
-    async def _change(
-        self, request: Any, function: Callable[[Session, JobRow, float], None]
-    ) -> pb2.Job:
-        asked = request_context(request)
-
-        def run() -> pb2.Job:
-            with self._store.writing() as session:
-                job = jobs.find_job(session, asked.tenant, request.job_id, lock=True)
-                function(session, job, self._store.now(session))
-                session.flush()
-                message = self._message(session, job)
-            self._nudge()
-            return message
-
-        return await self._look(run)

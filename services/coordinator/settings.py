@@ -110,6 +110,10 @@ class CoordinatorSettings(QueueSettings):
         scale_to_zero: Stage services may have no replica while nothing waits: a job is then frozen
             to the weights that the newest job was frozen to.
         web_port: TCP port of REST and the explorer; 0 takes a free one.
+        auth: "tokens": every call carries a token; "off": whoever reaches the address may do
+            everything, on loopback only.
+        admin_token_file: A file with the secret of a first token, of role admin; empty for none.
+        calls_per_s: Calls of one token in a second, twice as many at once; 0 for any number.
     """
 
     sweep_s: float = 2.0
@@ -126,6 +130,14 @@ class CoordinatorSettings(QueueSettings):
     judge: str = ""
     scale_to_zero: bool = False
     web_port: int = 0
+    auth: str = "off"
+    admin_token_file: str = ""
+    calls_per_s: float = 200.0
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether callers must identify themselves."""
+        return super().is_guarded or self.auth == "tokens"
 
     @property
     def targets(self) -> dict[str, str]:
@@ -134,6 +146,10 @@ class CoordinatorSettings(QueueSettings):
 
     def validate(self) -> None:
         super().validate()
+        if self.auth not in ("off", "tokens"):
+            raise BadSetting(f"DND_AUTH = {self.auth!r}: expected off or tokens.")
+        if self.calls_per_s < 0:
+            raise BadSetting(f"DND_CALLS_PER_S = {self.calls_per_s}: expected 0 or more.")
         if not 0 <= self.web_port <= 65535:
             raise BadSetting(f"DND_WEB_PORT = {self.web_port}: expected 0 to 65535.")
         if self.cap_task_s < self.target_task_s:
@@ -182,7 +198,7 @@ class WorkerSettings(QueueSettings):
 
 def _expect_positive(settings: QueueSettings) -> None:
     """Every number of these settings must be above 0; ports and drain_s are checked elsewhere."""
-    base = {item.name for item in fields(ServerSettings)} | {"web_port"}
+    base = {item.name for item in fields(ServerSettings)} | {"web_port", "calls_per_s"}
     for item in fields(settings):
         value = getattr(settings, item.name)
         if item.name in base or isinstance(value, (str, bool)):

@@ -84,12 +84,17 @@ def unit_message(
         stage=stage,
         labels=row.labels if row else (),
         error=error,
+        percentile=row.percentile if row else None,
     )
     if with_record and view.state is not UnitState.PENDING:
-        message.record_json = json.dumps(
-            read_record(job, view, artifacts, error), ensure_ascii=False, separators=(",", ":")
-        )
+        message.record_json = record_json(job, view, artifacts, error)
     return message
+
+
+def record_json(job: JobRow, view: UnitView, artifacts: ArtifactStore, error: str) -> str:
+    """The record of a unit as JSON."""
+    record = read_record(job, view, artifacts, error)
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
 
 
 def error_of(job: JobRow, view: UnitView) -> str:

@@ -9,6 +9,8 @@
     │   ├── BadImage              corrupt, too large, not an image
     │   ├── UnsafeModelFile       weights that would have to be unpickled
     │   └── RequestTooLarge
+    ├── Unauthenticated           no token, or one that is not valid
+    ├── PermissionDenied          the token's role or tenant is another one
     ├── NotFound                  a job, unit or artifact
     ├── AlreadyExists             the same request_id with another body
     ├── FailedPrecondition        a job in the wrong state for this call
@@ -91,6 +93,14 @@ class UnsafeModelFile(InvalidInput):
 
 class RequestTooLarge(InvalidInput):
     """More items or bytes than one request may carry."""
+
+
+class Unauthenticated(DndError):
+    """The server wants a token, and none or no valid one came."""
+
+
+class PermissionDenied(DndError):
+    """The token does not allow this."""
 
 
 class NotFound(DndError):
@@ -180,6 +190,8 @@ CODES: dict[type[DndError], str] = {
     BadImage: "INVALID_ARGUMENT",
     UnsafeModelFile: "INVALID_ARGUMENT",
     RequestTooLarge: "INVALID_ARGUMENT",
+    Unauthenticated: "UNAUTHENTICATED",
+    PermissionDenied: "PERMISSION_DENIED",
     NotFound: "NOT_FOUND",
     AlreadyExists: "ALREADY_EXISTS",
     FailedPrecondition: "FAILED_PRECONDITION",
@@ -215,6 +227,7 @@ CODE_NUMBERS: dict[str, int] = {
     "INTERNAL": 13,
     "UNAVAILABLE": 14,
     "DATA_LOSS": 15,
+    "UNAUTHENTICATED": 16,
 }
 
 _BY_REASON = {cls.__name__: cls for cls in CODES}
@@ -223,6 +236,8 @@ _BY_CODE: dict[str, type[DndError]] = {
     "INVALID_ARGUMENT": InvalidInput,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "NOT_FOUND": NotFound,
+    "PERMISSION_DENIED": PermissionDenied,
+    "UNAUTHENTICATED": Unauthenticated,
     "ALREADY_EXISTS": AlreadyExists,
     "RESOURCE_EXHAUSTED": Overloaded,
     "FAILED_PRECONDITION": FailedPrecondition,

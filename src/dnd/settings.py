@@ -51,9 +51,14 @@ class ServerSettings:
         """The files of mutual TLS; None without it."""
         return tls_files(self.tls_cert, self.tls_key, self.tls_ca)
 
+    @property
+    def is_guarded(self) -> bool:
+        """Whether strangers are kept out, so that it may bind to other addresses than loopback."""
+        return self.tls is not None
+
     def validate(self) -> None:
         """Raises BadSetting, naming the variable."""
-        if self.tls is None and not is_loopback(self.host):
+        if not (self.is_guarded or is_loopback(self.host)):
             raise BadSetting(
                 f"DND_HOST = {self.host!r}: without authentication a server binds to loopback only "
                 "(127.0.0.1, ::1 or localhost); for other addresses set DND_TLS_CERT, DND_TLS_KEY "

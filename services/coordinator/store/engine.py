@@ -88,6 +88,14 @@ class Store:
         with self.writing() as session:
             return function(session)
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """A session on one state of the record, however much it reads and others write."""
+        how = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        engine = self.engine.execution_options(**how)
+        with Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
     def now(self, session: Session) -> float:
         """Seconds since 1970 by the one clock that all leases go by."""
         if self.is_sqlite:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from dnd import profiles
@@ -245,8 +245,13 @@ def list_units(
     state: UnitState | None,
     start: int,
     limit: int,
+    *,
+    where: Sequence[ColumnElement[bool]] = (),
 ) -> list[UnitView]:
     """Units from ordinal `start` on, in the job's order, of one layer and state or of all.
+
+    Args:
+        where: What must be so of a unit's row; units without a row are then left out.
 
     Raises:
         NotFound: The job does not have the layer.
@@ -259,7 +264,7 @@ def list_units(
     views: list[UnitView] = []
     for layer in chosen:
         first = max(start, layer.first_ordinal)
-        views += _units_of_layer(session, job, layer, state, first, limit - len(views))
+        views += _units_of_layer(session, job, layer, state, first, limit - len(views), where)
         if len(views) >= limit:
             break
     return views
@@ -272,12 +277,13 @@ def _units_of_layer(
     state: UnitState | None,
     first: int,
     limit: int,
+    where: Sequence[ColumnElement[bool]],
 ) -> list[UnitView]:
     last = layer.first_ordinal + layer.num_units
     written_until = min(max(job.next_ordinal, first), last)
-    rows = _rows_between(session, job, state, first, written_until, limit)
+    rows = _rows_between(session, job, state, first, written_until, limit, where)
     views = [view_unit(job, layer, row.unit, row.ordinal, row) for row in rows]
-    if state in (None, state_of_unended(job)) and len(views) < limit:
+    if not where and state in (None, state_of_unended(job)) and len(views) < limit:
         stop = min(last, written_until + limit - len(views))
         for ordinal, unit in units_between(layer, written_until, stop):
             views.append(view_unit(job, layer, unit, ordinal, None))
@@ -285,11 +291,17 @@ def _units_of_layer(
 
 
 def _rows_between(
-    session: Session, job: JobRow, state: UnitState | None, first: int, last: int, limit: int
+    session: Session,
+    job: JobRow,
+    state: UnitState | None,
+    first: int,
+    last: int,
+    limit: int,
+    where: Sequence[ColumnElement[bool]],
 ) -> Sequence[UnitRow]:
     statement = (
         select(UnitRow)
-        .where(UnitRow.job_id == job.id, UnitRow.ordinal >= first, UnitRow.ordinal < last)
+        .where(UnitRow.job_id == job.id, UnitRow.ordinal >= first, UnitRow.ordinal < last, *where)
         .order_by(UnitRow.ordinal)
         .limit(limit)
     )

@@ -8,12 +8,17 @@ from typing import Any, TypeVar, cast
 from fastapi import Request
 from google.protobuf.message import Message
 
+from dnd.errors import PermissionDenied
+from dnd.settings import is_loopback
+from dnd.tokens import BEARER, Token
 from dnd.v1 import coordinator_pb2_grpc
+from dnd_services.coordinator.access import Gate, check_role
 
 M = TypeVar("M", bound=Message)
 
 Servicer = coordinator_pb2_grpc.CoordinatorServiceServicer
 TENANT_HEADER = "x-dnd-tenant"
+TOKEN_COOKIE = "dnd_token"
 
 
 class Calls:
@@ -26,11 +31,13 @@ class Calls:
     Args:
         servicer: What answers the gRPC API too.
         tenant: Whose jobs.
+        token: Of the caller; None where the server takes no tokens.
     """
 
-    def __init__(self, servicer: Servicer, tenant: str) -> None:
+    def __init__(self, servicer: Servicer, tenant: str, token: Token | None) -> None:
         self._servicer = servicer
         self.tenant = tenant
+        self._token = token
 
     async def ask(self, request: Message, answer: type[M]) -> M:
         """The answer of the method that takes `request`."""
@@ -43,11 +50,55 @@ class Calls:
         return cast("AsyncIterator[M]", self._method(request)(request, None))
 
     def _method(self, request: Message) -> Any:
-        """The method of the request's name; the request is made the tenant's."""
+        """The method of the request's name; the request is made the tenant's.
+
+        Raises:
+            PermissionDenied: The caller's role does not allow it.
+        """
+        method = type(request).__name__.removesuffix("Request")
+        if self._token is not None:
+            check_role(self._token, method)
         request.context.tenant = self.tenant  # type: ignore[attr-defined]
-        return getattr(self._servicer, type(request).__name__.removesuffix("Request"))
+        return getattr(self._servicer, method)
 
 
-def calls_of(request: Request) -> Calls:
-    """What a route asks the API with: `calls: Annotated[Calls, Depends(calls_of)]`."""
-    return Calls(request.app.state.servicer, request.headers.get(TENANT_HEADER, ""))
+async def calls_of(request: Request) -> Calls:
+    """What a route asks the API with: `calls: Annotated[Calls, Depends(calls_of)]`.
+
+    Raises:
+        Unauthenticated: The server takes tokens, and none or no valid one came.
+        PermissionDenied: A page of another site has sent the request, or the tenant is another.
+        Overloaded: Too many calls, or too many wrong tokens.
+    """
+    gate: Gate = request.app.state.gate
+    _refuse_other_sites(request)
+    tenant = request.headers.get(TENANT_HEADER, "")
+    if gate.is_open:
+        _refuse_other_names(request)
+        return Calls(request.app.state.servicer, tenant, None)
+    cookie = request.cookies.get(TOKEN_COOKIE, "")
+    authorization = request.headers.get("authorization", "") or (cookie and BEARER + cookie)
+    token = await gate.identify(authorization, request.client.host if request.client else "")
+    gate.count_call(token)
+    if tenant not in ("", token.tenant):
+        raise PermissionDenied(f"The token is of tenant {token.tenant!r}: leave the tenant out.")
+    return Calls(request.app.state.servicer, token.tenant, token)
+
+
+def _refuse_other_sites(request: Request) -> None:
+    """A browser sends cookies, and reaches loopback, on behalf of every page that it shows."""
+    site = request.headers.get("sec-fetch-site", "none")
+    if request.method not in ("GET", "HEAD") and site not in ("none", "same-origin"):
+        raise PermissionDenied("The request comes from a page of another site.")
+
+
+def _refuse_other_names(request: Request) -> None:
+    """Another site's name may lead to loopback, and its pages could then read everything.
+
+    With mutual TLS the caller has shown a certificate.
+    """
+    if request.url.scheme == "http" and not is_loopback((request.url.hostname or "").strip("[]")):
+        raise PermissionDenied(
+            f"Without authentication this server answers to 127.0.0.1 and localhost only, not to "
+            f"{str(request.url.hostname)[:60]!r}."
+        )

@@ -10,11 +10,14 @@ from collections.abc import Iterator
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dnd.errors import BadSetting
 from dnd.tls import TlsFiles
 
 MAX_CONNECTIONS = 1000
+HEAD_S = 10.0
+"""Time for the head of a request to arrive, seconds."""
 
 
 class WebServer:
@@ -40,6 +43,7 @@ class WebServer:
                 server_header=False,
                 proxy_headers=False,
                 lifespan="off",
+                http=_Protocol,
                 ws="none",
                 limit_concurrency=MAX_CONNECTIONS,
                 timeout_graceful_shutdown=5,
@@ -64,6 +68,23 @@ class WebServer:
         if self._task is not None:
             await self._task
         self._socket.close()
+
+
+class _Protocol(H11Protocol):
+    """Ends connections on which no request begins; between two requests uvicorn does so itself."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(HEAD_S, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None:
+            self._timer.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._timer.cancel()
 
 
 class _Server(uvicorn.Server):

@@ -29,6 +29,19 @@ class UnitState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     UNIT_STATE_FAILED: _ClassVar[UnitState]
     UNIT_STATE_CANCELLED: _ClassVar[UnitState]
     UNIT_STATE_UNCERTAIN: _ClassVar[UnitState]
+
+class SearchMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SEARCH_MODE_UNSPECIFIED: _ClassVar[SearchMode]
+    SEARCH_MODE_WORDS: _ClassVar[SearchMode]
+    SEARCH_MODE_MEANING: _ClassVar[SearchMode]
+
+class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROLE_UNSPECIFIED: _ClassVar[Role]
+    ROLE_READ: _ClassVar[Role]
+    ROLE_SUBMIT: _ClassVar[Role]
+    ROLE_ADMIN: _ClassVar[Role]
 JOB_STATE_UNSPECIFIED: JobState
 JOB_STATE_RUNNING: JobState
 JOB_STATE_PAUSED: JobState
@@ -44,6 +57,13 @@ UNIT_STATE_TIED: UnitState
 UNIT_STATE_FAILED: UnitState
 UNIT_STATE_CANCELLED: UnitState
 UNIT_STATE_UNCERTAIN: UnitState
+SEARCH_MODE_UNSPECIFIED: SearchMode
+SEARCH_MODE_WORDS: SearchMode
+SEARCH_MODE_MEANING: SearchMode
+ROLE_UNSPECIFIED: Role
+ROLE_READ: Role
+ROLE_SUBMIT: Role
+ROLE_ADMIN: Role
 
 class LayerUnits(_message.Message):
     __slots__ = ("layer", "units")
@@ -330,18 +350,22 @@ class ListJobsResponse(_message.Message):
     def __init__(self, jobs: _Optional[_Iterable[_Union[Job, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class WatchJobRequest(_message.Message):
-    __slots__ = ("context", "job_id")
+    __slots__ = ("context", "job_id", "resume_token")
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
     job_id: str
-    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ...) -> None: ...
+    resume_token: str
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ..., resume_token: _Optional[str] = ...) -> None: ...
 
 class WatchJobResponse(_message.Message):
-    __slots__ = ("job",)
+    __slots__ = ("job", "resume_token")
     JOB_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     job: Job
-    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+    resume_token: str
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ..., resume_token: _Optional[str] = ...) -> None: ...
 
 class PauseJobRequest(_message.Message):
     __slots__ = ("context", "job_id")
@@ -452,7 +476,7 @@ class CollectGarbageResponse(_message.Message):
     def __init__(self, progress: _Optional[_Union[GarbageProgress, _Mapping]] = ..., garbage: _Optional[_Union[Garbage, _Mapping]] = ...) -> None: ...
 
 class UnitResult(_message.Message):
-    __slots__ = ("layer", "unit", "state", "stage", "labels", "record_json", "error")
+    __slots__ = ("layer", "unit", "state", "stage", "labels", "record_json", "error", "percentile")
     LAYER_FIELD_NUMBER: _ClassVar[int]
     UNIT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -460,6 +484,7 @@ class UnitResult(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     RECORD_JSON_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    PERCENTILE_FIELD_NUMBER: _ClassVar[int]
     layer: str
     unit: int
     state: UnitState
@@ -467,7 +492,8 @@ class UnitResult(_message.Message):
     labels: _containers.RepeatedScalarFieldContainer[str]
     record_json: str
     error: str
-    def __init__(self, layer: _Optional[str] = ..., unit: _Optional[int] = ..., state: _Optional[_Union[UnitState, str]] = ..., stage: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., record_json: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
+    percentile: float
+    def __init__(self, layer: _Optional[str] = ..., unit: _Optional[int] = ..., state: _Optional[_Union[UnitState, str]] = ..., stage: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., record_json: _Optional[str] = ..., error: _Optional[str] = ..., percentile: _Optional[float] = ...) -> None: ...
 
 class GetUnitRequest(_message.Message):
     __slots__ = ("context", "job_id", "layer", "unit")
@@ -488,7 +514,7 @@ class GetUnitResponse(_message.Message):
     def __init__(self, unit: _Optional[_Union[UnitResult, _Mapping]] = ...) -> None: ...
 
 class ListLabelsRequest(_message.Message):
-    __slots__ = ("context", "job_id", "layer", "state", "page_size", "page_token", "with_records")
+    __slots__ = ("context", "job_id", "layer", "state", "page_size", "page_token", "with_records", "min_percentile", "max_percentile", "label_text")
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
@@ -496,6 +522,9 @@ class ListLabelsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     WITH_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    MIN_PERCENTILE_FIELD_NUMBER: _ClassVar[int]
+    MAX_PERCENTILE_FIELD_NUMBER: _ClassVar[int]
+    LABEL_TEXT_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
     job_id: str
     layer: str
@@ -503,7 +532,10 @@ class ListLabelsRequest(_message.Message):
     page_size: int
     page_token: str
     with_records: bool
-    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ..., layer: _Optional[str] = ..., state: _Optional[_Union[UnitState, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., with_records: _Optional[bool] = ...) -> None: ...
+    min_percentile: float
+    max_percentile: float
+    label_text: str
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ..., layer: _Optional[str] = ..., state: _Optional[_Union[UnitState, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., with_records: _Optional[bool] = ..., min_percentile: _Optional[float] = ..., max_percentile: _Optional[float] = ..., label_text: _Optional[str] = ...) -> None: ...
 
 class ListLabelsResponse(_message.Message):
     __slots__ = ("units", "next_page_token")
@@ -513,15 +545,69 @@ class ListLabelsResponse(_message.Message):
     next_page_token: str
     def __init__(self, units: _Optional[_Iterable[_Union[UnitResult, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class ExportLabelsRequest(_message.Message):
+    __slots__ = ("context", "job_id")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    job_id: str
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ...) -> None: ...
+
+class ExportLabelsResponse(_message.Message):
+    __slots__ = ("job", "unit")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    unit: UnitResult
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ..., unit: _Optional[_Union[UnitResult, _Mapping]] = ...) -> None: ...
+
+class SearchLabelsRequest(_message.Message):
+    __slots__ = ("context", "text", "mode", "job_id", "page_size", "page_token")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    text: str
+    mode: SearchMode
+    job_id: str
+    page_size: int
+    page_token: str
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., text: _Optional[str] = ..., mode: _Optional[_Union[SearchMode, str]] = ..., job_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class LabelHit(_message.Message):
+    __slots__ = ("job_id", "unit", "label", "score")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    unit: UnitResult
+    label: str
+    score: float
+    def __init__(self, job_id: _Optional[str] = ..., unit: _Optional[_Union[UnitResult, _Mapping]] = ..., label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
+
+class SearchLabelsResponse(_message.Message):
+    __slots__ = ("hits", "next_page_token")
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    hits: _containers.RepeatedCompositeFieldContainer[LabelHit]
+    next_page_token: str
+    def __init__(self, hits: _Optional[_Iterable[_Union[LabelHit, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
 class GetImagesRequest(_message.Message):
-    __slots__ = ("context", "job_id", "refs")
+    __slots__ = ("context", "job_id", "refs", "max_side")
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     REFS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SIDE_FIELD_NUMBER: _ClassVar[int]
     context: _types_pb2.RequestContext
     job_id: str
     refs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ..., refs: _Optional[_Iterable[str]] = ...) -> None: ...
+    max_side: int
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ..., refs: _Optional[_Iterable[str]] = ..., max_side: _Optional[int] = ...) -> None: ...
 
 class GetImagesResponse(_message.Message):
     __slots__ = ("images",)
@@ -592,3 +678,65 @@ class EvaluateJobResponse(_message.Message):
     progress: EvaluationProgress
     evaluation_json: str
     def __init__(self, progress: _Optional[_Union[EvaluationProgress, _Mapping]] = ..., evaluation_json: _Optional[str] = ...) -> None: ...
+
+class Token(_message.Message):
+    __slots__ = ("id", "name", "tenant", "role", "created_at_s", "revoked_at_s")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_S_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_AT_S_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    tenant: str
+    role: Role
+    created_at_s: float
+    revoked_at_s: float
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., tenant: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., created_at_s: _Optional[float] = ..., revoked_at_s: _Optional[float] = ...) -> None: ...
+
+class CreateTokenRequest(_message.Message):
+    __slots__ = ("context", "name", "tenant", "role")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    name: str
+    tenant: str
+    role: Role
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., name: _Optional[str] = ..., tenant: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ...) -> None: ...
+
+class CreateTokenResponse(_message.Message):
+    __slots__ = ("token", "secret")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    token: Token
+    secret: str
+    def __init__(self, token: _Optional[_Union[Token, _Mapping]] = ..., secret: _Optional[str] = ...) -> None: ...
+
+class ListTokensRequest(_message.Message):
+    __slots__ = ("context",)
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ...) -> None: ...
+
+class ListTokensResponse(_message.Message):
+    __slots__ = ("tokens",)
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedCompositeFieldContainer[Token]
+    def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ...) -> None: ...
+
+class RevokeTokenRequest(_message.Message):
+    __slots__ = ("context", "token_id")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    token_id: str
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., token_id: _Optional[str] = ...) -> None: ...
+
+class RevokeTokenResponse(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: Token
+    def __init__(self, token: _Optional[_Union[Token, _Mapping]] = ...) -> None: ...

@@ -114,6 +114,16 @@ class CoordinatorServiceStub:
                 request_serializer=dnd_dot_v1_dot_coordinator__pb2.ListLabelsRequest.SerializeToString,
                 response_deserializer=dnd_dot_v1_dot_coordinator__pb2.ListLabelsResponse.FromString,
                 _registered_method=True)
+        self.ExportLabels = channel.unary_stream(
+                '/dnd.v1.CoordinatorService/ExportLabels',
+                request_serializer=dnd_dot_v1_dot_coordinator__pb2.ExportLabelsRequest.SerializeToString,
+                response_deserializer=dnd_dot_v1_dot_coordinator__pb2.ExportLabelsResponse.FromString,
+                _registered_method=True)
+        self.SearchLabels = channel.unary_unary(
+                '/dnd.v1.CoordinatorService/SearchLabels',
+                request_serializer=dnd_dot_v1_dot_coordinator__pb2.SearchLabelsRequest.SerializeToString,
+                response_deserializer=dnd_dot_v1_dot_coordinator__pb2.SearchLabelsResponse.FromString,
+                _registered_method=True)
         self.GetImages = channel.unary_unary(
                 '/dnd.v1.CoordinatorService/GetImages',
                 request_serializer=dnd_dot_v1_dot_coordinator__pb2.GetImagesRequest.SerializeToString,
@@ -123,6 +133,21 @@ class CoordinatorServiceStub:
                 '/dnd.v1.CoordinatorService/EvaluateJob',
                 request_serializer=dnd_dot_v1_dot_coordinator__pb2.EvaluateJobRequest.SerializeToString,
                 response_deserializer=dnd_dot_v1_dot_coordinator__pb2.EvaluateJobResponse.FromString,
+                _registered_method=True)
+        self.CreateToken = channel.unary_unary(
+                '/dnd.v1.CoordinatorService/CreateToken',
+                request_serializer=dnd_dot_v1_dot_coordinator__pb2.CreateTokenRequest.SerializeToString,
+                response_deserializer=dnd_dot_v1_dot_coordinator__pb2.CreateTokenResponse.FromString,
+                _registered_method=True)
+        self.ListTokens = channel.unary_unary(
+                '/dnd.v1.CoordinatorService/ListTokens',
+                request_serializer=dnd_dot_v1_dot_coordinator__pb2.ListTokensRequest.SerializeToString,
+                response_deserializer=dnd_dot_v1_dot_coordinator__pb2.ListTokensResponse.FromString,
+                _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/dnd.v1.CoordinatorService/RevokeToken',
+                request_serializer=dnd_dot_v1_dot_coordinator__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=dnd_dot_v1_dot_coordinator__pb2.RevokeTokenResponse.FromString,
                 _registered_method=True)
 
 
@@ -179,7 +204,8 @@ class CoordinatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """The job whenever it changes, until it has ended.
+        """The job whenever it changes, until it has ended. A stream that broke goes on where it was with the resume_token
+        of its last message.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -235,7 +261,21 @@ class CoordinatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListLabels(self, request, context):
-        """The units of a job in the job's order, with all evidence where asked for.
+        """The units of a job, with all evidence where asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportLabels(self, request, context):
+        """The job and all its units with all evidence, as they were at one moment, also while the job runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchLabels(self, request, context):
+        """Units of one job or of all jobs whose labels have the words asked for, or mean much the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -251,6 +291,27 @@ class CoordinatorServiceServicer:
     def EvaluateJob(self, request, context):
         """Judges the labels of a job on images and by a model that selection has not used: progress, then
         the evaluation. The same question is answered at once the second time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateToken(self, request, context):
+        """For operators: a new token of a tenant. Its secret is answered once and not kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTokens(self, request, context):
+        """For operators: the tokens of all tenants, oldest first, without their secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """For operators: the token is refused from now on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -339,6 +400,16 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     request_deserializer=dnd_dot_v1_dot_coordinator__pb2.ListLabelsRequest.FromString,
                     response_serializer=dnd_dot_v1_dot_coordinator__pb2.ListLabelsResponse.SerializeToString,
             ),
+            'ExportLabels': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportLabels,
+                    request_deserializer=dnd_dot_v1_dot_coordinator__pb2.ExportLabelsRequest.FromString,
+                    response_serializer=dnd_dot_v1_dot_coordinator__pb2.ExportLabelsResponse.SerializeToString,
+            ),
+            'SearchLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchLabels,
+                    request_deserializer=dnd_dot_v1_dot_coordinator__pb2.SearchLabelsRequest.FromString,
+                    response_serializer=dnd_dot_v1_dot_coordinator__pb2.SearchLabelsResponse.SerializeToString,
+            ),
             'GetImages': grpc.unary_unary_rpc_method_handler(
                     servicer.GetImages,
                     request_deserializer=dnd_dot_v1_dot_coordinator__pb2.GetImagesRequest.FromString,
@@ -348,6 +419,21 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.EvaluateJob,
                     request_deserializer=dnd_dot_v1_dot_coordinator__pb2.EvaluateJobRequest.FromString,
                     response_serializer=dnd_dot_v1_dot_coordinator__pb2.EvaluateJobResponse.SerializeToString,
+            ),
+            'CreateToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateToken,
+                    request_deserializer=dnd_dot_v1_dot_coordinator__pb2.CreateTokenRequest.FromString,
+                    response_serializer=dnd_dot_v1_dot_coordinator__pb2.CreateTokenResponse.SerializeToString,
+            ),
+            'ListTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTokens,
+                    request_deserializer=dnd_dot_v1_dot_coordinator__pb2.ListTokensRequest.FromString,
+                    response_serializer=dnd_dot_v1_dot_coordinator__pb2.ListTokensResponse.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=dnd_dot_v1_dot_coordinator__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=dnd_dot_v1_dot_coordinator__pb2.RevokeTokenResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -793,6 +879,60 @@ class CoordinatorService:
             _registered_method=True)
 
     @staticmethod
+    def ExportLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dnd.v1.CoordinatorService/ExportLabels',
+            dnd_dot_v1_dot_coordinator__pb2.ExportLabelsRequest.SerializeToString,
+            dnd_dot_v1_dot_coordinator__pb2.ExportLabelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dnd.v1.CoordinatorService/SearchLabels',
+            dnd_dot_v1_dot_coordinator__pb2.SearchLabelsRequest.SerializeToString,
+            dnd_dot_v1_dot_coordinator__pb2.SearchLabelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetImages(request,
             target,
             options=(),
@@ -836,6 +976,87 @@ class CoordinatorService:
             '/dnd.v1.CoordinatorService/EvaluateJob',
             dnd_dot_v1_dot_coordinator__pb2.EvaluateJobRequest.SerializeToString,
             dnd_dot_v1_dot_coordinator__pb2.EvaluateJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dnd.v1.CoordinatorService/CreateToken',
+            dnd_dot_v1_dot_coordinator__pb2.CreateTokenRequest.SerializeToString,
+            dnd_dot_v1_dot_coordinator__pb2.CreateTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dnd.v1.CoordinatorService/ListTokens',
+            dnd_dot_v1_dot_coordinator__pb2.ListTokensRequest.SerializeToString,
+            dnd_dot_v1_dot_coordinator__pb2.ListTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dnd.v1.CoordinatorService/RevokeToken',
+            dnd_dot_v1_dot_coordinator__pb2.RevokeTokenRequest.SerializeToString,
+            dnd_dot_v1_dot_coordinator__pb2.RevokeTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

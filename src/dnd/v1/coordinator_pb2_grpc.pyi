@@ -47,7 +47,9 @@ class CoordinatorServiceStub:
     ListJobs: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListJobsRequest, _coordinator_pb2.ListJobsResponse]
     """Newest first."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.WatchJobRequest, _coordinator_pb2.WatchJobResponse]
-    """The job whenever it changes, until it has ended."""
+    """The job whenever it changes, until it has ended. A stream that broke goes on where it was with the resume_token
+    of its last message.
+    """
     PauseJob: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.PauseJobRequest, _coordinator_pb2.PauseJobResponse]
     """No new work starts; what is running finishes and is kept."""
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ResumeJobRequest, _coordinator_pb2.ResumeJobResponse]
@@ -63,13 +65,23 @@ class CoordinatorServiceStub:
     GetUnit: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetUnitRequest, _coordinator_pb2.GetUnitResponse]
     """One unit with all evidence."""
     ListLabels: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListLabelsRequest, _coordinator_pb2.ListLabelsResponse]
-    """The units of a job in the job's order, with all evidence where asked for."""
+    """The units of a job, with all evidence where asked for."""
+    ExportLabels: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.ExportLabelsRequest, _coordinator_pb2.ExportLabelsResponse]
+    """The job and all its units with all evidence, as they were at one moment, also while the job runs."""
+    SearchLabels: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.SearchLabelsRequest, _coordinator_pb2.SearchLabelsResponse]
+    """Units of one job or of all jobs whose labels have the words asked for, or mean much the same."""
     GetImages: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetImagesRequest, _coordinator_pb2.GetImagesResponse]
     """Bytes of images that the job's results refer to."""
     EvaluateJob: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.EvaluateJobRequest, _coordinator_pb2.EvaluateJobResponse]
     """Judges the labels of a job on images and by a model that selection has not used: progress, then
     the evaluation. The same question is answered at once the second time.
     """
+    CreateToken: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CreateTokenRequest, _coordinator_pb2.CreateTokenResponse]
+    """For operators: a new token of a tenant. Its secret is answered once and not kept."""
+    ListTokens: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListTokensRequest, _coordinator_pb2.ListTokensResponse]
+    """For operators: the tokens of all tenants, oldest first, without their secrets."""
+    RevokeToken: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.RevokeTokenRequest, _coordinator_pb2.RevokeTokenResponse]
+    """For operators: the token is refused from now on."""
 
 @_typing.type_check_only
 class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
@@ -90,7 +102,9 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     ListJobs: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListJobsRequest, _coordinator_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Newest first."""
     WatchJob: _aio.UnaryStreamMultiCallable[_coordinator_pb2.WatchJobRequest, _coordinator_pb2.WatchJobResponse]  # type: ignore[assignment]
-    """The job whenever it changes, until it has ended."""
+    """The job whenever it changes, until it has ended. A stream that broke goes on where it was with the resume_token
+    of its last message.
+    """
     PauseJob: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.PauseJobRequest, _coordinator_pb2.PauseJobResponse]  # type: ignore[assignment]
     """No new work starts; what is running finishes and is kept."""
     ResumeJob: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ResumeJobRequest, _coordinator_pb2.ResumeJobResponse]  # type: ignore[assignment]
@@ -106,13 +120,23 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     GetUnit: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetUnitRequest, _coordinator_pb2.GetUnitResponse]  # type: ignore[assignment]
     """One unit with all evidence."""
     ListLabels: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListLabelsRequest, _coordinator_pb2.ListLabelsResponse]  # type: ignore[assignment]
-    """The units of a job in the job's order, with all evidence where asked for."""
+    """The units of a job, with all evidence where asked for."""
+    ExportLabels: _aio.UnaryStreamMultiCallable[_coordinator_pb2.ExportLabelsRequest, _coordinator_pb2.ExportLabelsResponse]  # type: ignore[assignment]
+    """The job and all its units with all evidence, as they were at one moment, also while the job runs."""
+    SearchLabels: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.SearchLabelsRequest, _coordinator_pb2.SearchLabelsResponse]  # type: ignore[assignment]
+    """Units of one job or of all jobs whose labels have the words asked for, or mean much the same."""
     GetImages: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetImagesRequest, _coordinator_pb2.GetImagesResponse]  # type: ignore[assignment]
     """Bytes of images that the job's results refer to."""
     EvaluateJob: _aio.UnaryStreamMultiCallable[_coordinator_pb2.EvaluateJobRequest, _coordinator_pb2.EvaluateJobResponse]  # type: ignore[assignment]
     """Judges the labels of a job on images and by a model that selection has not used: progress, then
     the evaluation. The same question is answered at once the second time.
     """
+    CreateToken: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CreateTokenRequest, _coordinator_pb2.CreateTokenResponse]  # type: ignore[assignment]
+    """For operators: a new token of a tenant. Its secret is answered once and not kept."""
+    ListTokens: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListTokensRequest, _coordinator_pb2.ListTokensResponse]  # type: ignore[assignment]
+    """For operators: the tokens of all tenants, oldest first, without their secrets."""
+    RevokeToken: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.RevokeTokenRequest, _coordinator_pb2.RevokeTokenResponse]  # type: ignore[assignment]
+    """For operators: the token is refused from now on."""
 
 class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -178,7 +202,9 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.WatchJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.WatchJobResponse], _abc.AsyncIterator[_coordinator_pb2.WatchJobResponse]]:
-        """The job whenever it changes, until it has ended."""
+        """The job whenever it changes, until it has ended. A stream that broke goes on where it was with the resume_token
+        of its last message.
+        """
 
     @_abc_1.abstractmethod
     def PauseJob(
@@ -242,7 +268,23 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.ListLabelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.ListLabelsResponse, _abc.Awaitable[_coordinator_pb2.ListLabelsResponse]]:
-        """The units of a job in the job's order, with all evidence where asked for."""
+        """The units of a job, with all evidence where asked for."""
+
+    @_abc_1.abstractmethod
+    def ExportLabels(
+        self,
+        request: _coordinator_pb2.ExportLabelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.ExportLabelsResponse], _abc.AsyncIterator[_coordinator_pb2.ExportLabelsResponse]]:
+        """The job and all its units with all evidence, as they were at one moment, also while the job runs."""
+
+    @_abc_1.abstractmethod
+    def SearchLabels(
+        self,
+        request: _coordinator_pb2.SearchLabelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.SearchLabelsResponse, _abc.Awaitable[_coordinator_pb2.SearchLabelsResponse]]:
+        """Units of one job or of all jobs whose labels have the words asked for, or mean much the same."""
 
     @_abc_1.abstractmethod
     def GetImages(
@@ -261,5 +303,29 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Judges the labels of a job on images and by a model that selection has not used: progress, then
         the evaluation. The same question is answered at once the second time.
         """
+
+    @_abc_1.abstractmethod
+    def CreateToken(
+        self,
+        request: _coordinator_pb2.CreateTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.CreateTokenResponse, _abc.Awaitable[_coordinator_pb2.CreateTokenResponse]]:
+        """For operators: a new token of a tenant. Its secret is answered once and not kept."""
+
+    @_abc_1.abstractmethod
+    def ListTokens(
+        self,
+        request: _coordinator_pb2.ListTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ListTokensResponse, _abc.Awaitable[_coordinator_pb2.ListTokensResponse]]:
+        """For operators: the tokens of all tenants, oldest first, without their secrets."""
+
+    @_abc_1.abstractmethod
+    def RevokeToken(
+        self,
+        request: _coordinator_pb2.RevokeTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.RevokeTokenResponse, _abc.Awaitable[_coordinator_pb2.RevokeTokenResponse]]:
+        """For operators: the token is refused from now on."""
 
 def add_CoordinatorServiceServicer_to_server(servicer: CoordinatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
-from coordinator_api import serve_web
-from coordinator_desk import Desk
+from coordinator_api import make_servicer, serve_web
+from coordinator_desk import CALIBRATED, Desk
 
-from dnd.errors import CODES, DndError
+from dnd.errors import CODES, BadSetting, DndError, NotFound, Unavailable
+from dnd.images import decode_image
 from dnd.jobs import JobSpec, spec_to_message
-from dnd_services.coordinator.web import json_forms, problems
+from dnd.v1 import coordinator_pb2 as pb2
+from dnd_services.coordinator.access import Gate
+from dnd_services.coordinator.models import LabelVectorRow, UnitRow
+from dnd_services.coordinator.web import guarding, json_forms, problems, serving
+from dnd_services.coordinator.web.app import create_app
 from dnd_services.coordinator.web.problems import MEDIA_TYPE, STATUSES
 from dnd_services.coordinator.web.rest import ROUTES
 
@@ -95,3 +103,199 @@ def test_routes_are_of_methods_that_there_are() -> None:
     for route in ROUTES:
         fields = route.descriptor.input_type.fields_by_name
         assert set(route.path_fields) <= set(fields)
+
+
+@pytest.fixture
+def done(desk: Desk, spec: JobSpec) -> str:
+    """A job of a few units that has ended."""
+    job_id = desk.create(replace(spec, layers=spec.layers[1:]))
+    desk.run_to_end(job_id)
+    return job_id
+
+
+def events_of(text: str) -> list[tuple[str, Any]]:
+    """(id, data) of server-sent events."""
+    found = []
+    for block in text.strip().split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.splitlines())
+        found.append((lines.get("id", ""), json.loads(lines["data"])))
+    return found
+
+
+async def test_watch_goes_on_where_it_was_when_it_is_resumed(desk: Desk, done: str) -> None:
+    async with serve_web(desk) as http:
+        path = f"/api/v1/jobs/{done}/events"
+        answer = await http.get(path)
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        ((token, event),) = events_of(answer.text)
+        assert (event["job"]["state"], event["resume_token"]) == ("completed", token)
+        again = await http.get(path, headers={"last-event-id": token})
+        assert (again.status_code, again.text) == (200, "")  # nothing has changed since
+        fake = await http.get(path, params={"resume_token": "x"})
+        assert (fake.status_code, fake.json()["title"]) == (400, "InvalidInput")
+        other = await http.get("/api/v1/jobs/other/events", params={"resume_token": token})
+        assert f"is of job {done}" in other.json()["detail"]
+        missing = await http.get("/api/v1/jobs/nosuch/events")
+        assert missing.status_code == 404
+
+
+async def test_export_has_the_job_and_all_units(desk: Desk, done: str) -> None:
+    async with serve_web(desk) as http:
+        answer = await http.get(f"/api/v1/jobs/{done}/export")
+        head, *units = [json.loads(line) for line in answer.text.splitlines()]
+    assert head["job"]["id"] == done
+    records = [one["unit"]["record"] for one in units]
+    for record in records:
+        del record["job"], record["timings"]
+    assert records == desk.records(done)
+
+
+async def test_units_are_found_by_percentile_and_label(desk: Desk, spec: JobSpec) -> None:
+    job_id = desk.create(replace(spec, layers=spec.layers[1:], overrides=CALIBRATED))
+    desk.run_to_end(job_id)
+    async with serve_web(desk) as http:
+
+        async def units(**params: Any) -> list[Any]:
+            answer = await http.get(f"/api/v1/jobs/{job_id}/labels", params=params)
+            assert answer.status_code == 200, answer.text
+            return list(answer.json()["units"])
+
+        everything = await units(with_records=True)
+        percentiles = sorted(one["percentile"] for one in everything)
+        assert percentiles == sorted(one["record"]["percentile"] for one in everything)
+        middle = percentiles[1]
+        low, high = await units(max_percentile=middle), await units(min_percentile=middle)
+        assert {one["unit"] for one in low} | {one["unit"] for one in high} == {
+            one["unit"] for one in everything
+        }
+        assert all(one["percentile"] <= middle for one in low)
+        assert all(one["percentile"] >= middle for one in high)
+        label = everything[0]["labels"][0]
+        named = await units(label_text=label.upper())
+        assert everything[0]["unit"] in [one["unit"] for one in named]
+        assert all(any(label in other for other in one["labels"]) for one in named)
+        assert await units(label_text='", "') == await units(label_text="%") == []
+        first = await http.get(f"/api/v1/jobs/{job_id}/labels", params={"page_size": 1})
+        token = first.json()["next_page_token"]
+        assert [one["unit"] for one in await units(page_token=token)] == [3, 4, 9]
+        moved = {"page_token": token, "state": "dead"}
+        other = await http.get(f"/api/v1/jobs/{job_id}/labels", params=moved)
+        assert "same filters" in other.json()["detail"]
+        bad = await http.get(f"/api/v1/jobs/{job_id}/labels", params={"min_percentile": 1.5})
+        assert bad.json()["detail"] == "min_percentile is 1.5: expected 0 to 1."
+
+
+async def test_labels_are_searched_by_words_and_by_meaning(desk: Desk, done: str) -> None:
+    async with serve_web(desk) as http:
+        listed = (await http.get(f"/api/v1/jobs/{done}/labels")).json()["units"]
+        label = listed[0]["labels"][0]
+
+        async def search(**params: Any) -> Any:
+            answer = await http.get("/api/v1/search", params=params)
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+        words = " ".join(reversed(label.upper().split()))
+        hit = (await search(text=words))["hits"][0]
+        assert (hit["job_id"], hit["label"], hit["score"]) == (done, label, 0)
+        hits = (await search(text=label, mode="meaning"))["hits"]
+        assert hits[0]["label"] == label
+        assert hits[0]["score"] == pytest.approx(1, abs=0.01)
+        scores = [one["score"] for one in hits]
+        assert scores == sorted(scores, reverse=True)
+        assert len(hits) == len([one for one in listed if one["labels"]])
+        page = await search(text=label, mode="meaning", page_size=1)
+        rest = await search(text=label, mode="meaning", page_token=page["next_page_token"])
+        assert page["hits"] + rest["hits"] == hits
+        assert (await search(text="no such label"))["hits"] == []
+        vectors = desk.rows(LabelVectorRow)
+        labels = {label for one in listed for label in one["labels"]}
+        assert len(vectors) == len(labels)
+        desk.fakes.scorer.faults.call = lambda method: (
+            Unavailable("away") if method == "EmbedTexts" else None
+        )
+        down = await http.get("/api/v1/search", params={"text": "x", "mode": "meaning"})
+        assert (down.status_code, down.json()["title"]) == (503, "Unavailable")
+        empty = await http.get("/api/v1/search", params={"text": " "})
+        assert empty.status_code == 400
+
+
+async def test_images_of_results_are_answered_and_nothing_else(desk: Desk, done: str) -> None:
+    record = desk.records(done)[0]
+    refs = [
+        record["exemplars"][0]["image"],
+        record["candidates"][0]["images"][0],
+        record["exemplars"][0]["source"],
+    ]
+    async with serve_web(desk) as http:  # whoever asks has not read the records before
+        path = f"/api/v1/jobs/{done}/images"
+        for ref in refs:
+            answer = await http.get(f"{path}/{ref}")
+            assert answer.headers["content-type"] == "image/png", ref
+            assert answer.content == desk.fakes.artifacts.get_bytes(ref)
+            assert answer.headers["x-content-type-options"] == "nosniff"
+        small = await http.get(f"{path}/{refs[0]}", params={"max_side": 16})
+        assert small.headers["content-type"] == "image/webp"
+        assert max(decode_image(small.content).size) == 16
+        # Artifacts that are no images of the job: its records, and a file that somebody put there.
+        stored = desk.rows(UnitRow)[0].outputs["exemplars"].partition("#")[0]
+        stranger = desk.fakes.artifacts.put_bytes(desk.fakes.artifacts.get_bytes(refs[0]) + b" ")
+        for ref in (stored, stranger, "sha256:" + "0" * 64):
+            assert (await http.get(f"{path}/{ref}")).status_code == 404, ref
+        too_small = await http.get(f"{path}/{refs[0]}", params={"max_side": 3})
+        assert too_small.status_code == 400
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "../../etc/passwd",
+        "..%2f..%2fetc%2fpasswd",
+        "sha256:..%2f..%2fcoordinator.db",
+        "sha256:" + "g" * 64,
+        "sha256:" + "0" * 63 + "%00",
+        "file:%2f%2f%2fetc%2fpasswd",
+    ],
+)
+async def test_references_lead_to_no_other_files(desk: Desk, done: str, ref: str) -> None:
+    async with serve_web(desk) as http:
+        answer = await http.get(f"/api/v1/jobs/{done}/images/{ref}")
+        assert answer.status_code in (400, 404)
+        assert answer.headers["content-type"] == MEDIA_TYPE
+    servicer = make_servicer(desk)
+    request = pb2.GetImagesRequest(job_id=done, refs=[unquote(ref)])
+    with pytest.raises(NotFound, match="have no image"):
+        await servicer.GetImages(request, None)
+    servicer.close()
+
+
+async def test_oversized_body_is_refused(desk: Desk) -> None:
+    async with serve_web(desk) as http:
+        body = {"name": "x", "text": "a" * (guarding.MAX_BODY_BYTES + 1)}
+        answer = await http.post("/api/v1/concept-sets", json=body)
+    assert (answer.status_code, answer.json()["title"]) == (400, "RequestTooLarge")
+
+
+async def test_slow_requests_are_ended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarding, "BODY_S", 0.2)
+    monkeypatch.setattr(serving, "HEAD_S", 0.2)
+    servicer = make_servicer(desk)
+    app = create_app(servicer, Gate(desk.store, desk.settings))
+    server = serving.WebServer(app, "127.0.0.1", 0)
+    await server.start()
+    port = int(server.url.rpartition(":")[2])
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /api/v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 504")
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /healthz HT")
+        assert await reader.read() == b""  # the connection is closed
+        writer.close()
+        with pytest.raises(BadSetting, match=f"DND_WEB_PORT = {port}"):
+            serving.WebServer(app, "127.0.0.1", port)
+    finally:
+        await server.close()
+        servicer.close()

@@ -1,0 +1,92 @@
+"""Conditions on units by their labels and percentiles, and the embeddings of labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from sqlalchemy import ColumnElement, Text, cast, or_, select
+from sqlalchemy.orm import Session
+
+from dnd.chunks import chunks
+from dnd_services.coordinator.models import JobLayerRow, JobRow, LabelVectorRow, UnitRow
+from dnd_services.coordinator.store.counters import insert_into
+
+_ROWS_PER_STATEMENT = 500
+
+
+def has_text(text: str) -> ColumnElement[bool]:
+    """A label contains `text`, whatever the case; labels are stored as JSON, with its escapes."""
+    labels = cast(UnitRow.labels, Text)
+    spellings = sorted({text, json.dumps(text)[1:-1]})
+    return or_(*(labels.icontains(one, autoescape=True) for one in spellings))
+
+
+def in_percentiles(low: float | None, high: float | None) -> tuple[ColumnElement[bool], ...]:
+    """A percentile of at least `low` and at most `high`; None for no such limit."""
+    limits = []
+    if low is not None:
+        limits.append(UnitRow.percentile >= low)
+    if high is not None:
+        limits.append(UnitRow.percentile <= high)
+    return tuple(limits)
+
+
+def labelled_units(
+    session: Session,
+    tenant: str,
+    job_id: str,
+    where: Sequence[ColumnElement[bool]],
+    start: int,
+    limit: int,
+) -> list[tuple[JobRow, JobLayerRow, UnitRow]]:
+    """Units with a label that fulfil `where`, of one job or all of a tenant, newest jobs first."""
+    statement = (
+        select(JobRow, JobLayerRow, UnitRow)
+        .join(UnitRow, UnitRow.job_id == JobRow.id)
+        .join(
+            JobLayerRow,
+            (JobLayerRow.job_id == UnitRow.job_id) & (JobLayerRow.place == UnitRow.place),
+        )
+        .where(
+            JobRow.tenant == tenant,
+            JobRow.deleted_at == 0,
+            cast(UnitRow.labels, Text) != "[]",
+            *where,
+        )
+        .order_by(JobRow.id.desc(), UnitRow.ordinal)
+        .offset(start)
+        .limit(limit)
+    )
+    if job_id:
+        statement = statement.where(JobRow.id == job_id)
+    return [(job, layer, unit) for job, layer, unit in session.execute(statement)]
+
+
+def read_vectors(session: Session, model: str, labels: Sequence[str]) -> dict[str, np.ndarray]:
+    """Embeddings of those labels that have been embedded by the model, float16 (dimensions,)."""
+    by_hash = {_hash(label): label for label in labels}
+    found: dict[str, np.ndarray] = {}
+    for some in chunks(list(by_hash), _ROWS_PER_STATEMENT):
+        statement = select(LabelVectorRow.label, LabelVectorRow.vector).where(
+            LabelVectorRow.model == model, LabelVectorRow.label.in_(some)
+        )
+        for key, vector in session.execute(statement):
+            found[by_hash[key]] = np.frombuffer(vector, np.float16)
+    return found
+
+
+def write_vectors(session: Session, model: str, vectors: Mapping[str, np.ndarray]) -> None:
+    """Keeps embeddings of labels, float16 (dimensions,); those that are kept already stay."""
+    rows = [
+        {"model": model, "label": _hash(label), "vector": vector.astype(np.float16).tobytes()}
+        for label, vector in vectors.items()
+    ]
+    if rows:
+        session.execute(insert_into(session, LabelVectorRow).on_conflict_do_nothing(), rows)
+
+
+def _hash(label: str) -> str:
+    return hashlib.sha256(label.encode()).hexdigest()
