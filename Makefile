@@ -33,13 +33,14 @@ demo: setup ## Label units of a real ImageNet network on this machine -> demo-re
 test: setup ## All tests, two at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-lint: setup ## Format, lint, types, import contracts, protos, stubs
+lint: setup ## Format, lint, types, import contracts, protos, stubs, generated docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p dnd -p dnd_services -p dnd_packs.starter.emoji_data
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/buf lint protos
 	$(BIN)/python scripts/generate_stubs.py --check
+	$(BIN)/python scripts/generate_docs.py --check
 
 proto: setup ## Generate src/dnd/v1 from protos/
 	$(BIN)/python scripts/generate_stubs.py

@@ -23,6 +23,7 @@ from dnd.errors import (
     DndError,
     InvalidInput,
     NotFound,
+    Unavailable,
     UnitOutOfRange,
     UnknownName,
     suggest,
@@ -72,6 +73,11 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self.last_question: pb2.EvaluateJobRequest | None = None
         self.last_limits = Limits()
         self.last_collection: pb2.CollectGarbageRequest | None = None
+        self.last_search: pb2.SearchLabelsRequest | None = None
+        self.tokens: dict[str, pb2.Token] = {}
+        self.sent: list[str] = []
+        self.resumed: list[str] = []
+        self.breaks = 0
 
     def ListTargets(self, request: Any, context: Any) -> pb2.ListTargetsResponse:
         self._begin("ListTargets", context)
@@ -150,8 +156,12 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
     def WatchJob(self, request: Any, context: Any) -> Iterator[pb2.WatchJobResponse]:
         self._begin("WatchJob", context)
         sample = self._find(request.job_id, context)
+        self.resumed.append(request.resume_token)
         while self.steps:
-            yield pb2.WatchJobResponse(job=job_message(self.steps.pop(0)))
+            yield pb2.WatchJobResponse(job=job_message(self.steps.pop(0)), resume_token="token")
+        if self.breaks:
+            self.breaks -= 1
+            _abort(context, Unavailable("the connection is lost"))
         while self.holding.is_set() and context.is_active():
             time.sleep(0.02)
         yield pb2.WatchJobResponse(job=job_message(sample.job))
@@ -211,6 +221,50 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
             next_page_token=str(start + size) if start + size < len(units) else "",
         )
 
+    def ExportLabels(self, request: Any, context: Any) -> Iterator[pb2.ExportLabelsResponse]:
+        self._begin("ExportLabels", context)
+        sample = self._find(request.job_id, context)
+        yield pb2.ExportLabelsResponse(job=job_message(sample.job))
+        for unit in sample.units:
+            yield pb2.ExportLabelsResponse(unit=unit_message(unit, with_record=True))
+
+    def SearchLabels(self, request: Any, context: Any) -> pb2.SearchLabelsResponse:
+        self._begin("SearchLabels", context)
+        self.last_search = request
+        hits = [
+            pb2.LabelHit(job_id=job_id, unit=unit_message(unit, False), label=label, score=0.5)
+            for job_id, sample in self.samples.items()
+            for unit in sample.units
+            for label in unit.labels
+            if request.text in label
+        ]
+        start, size = int(request.page_token or 0), request.page_size or 100
+        more = str(start + size) if start + size < len(hits) else ""
+        return pb2.SearchLabelsResponse(hits=hits[start : start + size], next_page_token=more)
+
+    def CreateToken(self, request: Any, context: Any) -> pb2.CreateTokenResponse:
+        self._begin("CreateToken", context)
+        token = pb2.Token(
+            id=f"t{len(self.tokens)}",
+            name=request.name,
+            tenant=request.tenant,
+            role=request.role,
+            created_at_s=1.8e9,
+        )
+        self.tokens[token.id] = token
+        return pb2.CreateTokenResponse(token=token, secret="dnd_secret")
+
+    def ListTokens(self, request: Any, context: Any) -> pb2.ListTokensResponse:
+        self._begin("ListTokens", context)
+        return pb2.ListTokensResponse(tokens=self.tokens.values())
+
+    def RevokeToken(self, request: Any, context: Any) -> pb2.RevokeTokenResponse:
+        self._begin("RevokeToken", context)
+        if request.token_id not in self.tokens:
+            _abort(context, NotFound(f"There is no token {request.token_id!r}."))
+        self.tokens[request.token_id].revoked_at_s = 1.9e9
+        return pb2.RevokeTokenResponse(token=self.tokens[request.token_id])
+
     def GetImages(self, request: Any, context: Any) -> pb2.GetImagesResponse:
         self._begin("GetImages", context)
         if not 1 <= len(request.refs) <= 64:
@@ -232,6 +286,7 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
 
     def _begin(self, method: str, context: Any) -> None:
         self.calls.append(method)
+        self.sent.append(dict(context.invocation_metadata()).get("authorization", ""))
         if self.failures and self.failures[0][0] in ("", method):
             _abort(context, self.failures.pop(0)[1])
 

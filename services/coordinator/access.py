@@ -13,14 +13,13 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from google.protobuf.message import Message
 
 from dnd.errors import BadSetting, Overloaded, PermissionDenied, Unauthenticated
-from dnd.tokens import BEARER, Role, Token, hash_secret
+from dnd.tokens import BEARER, Role, Token, hash_secret, read_secret
 from dnd.v1 import coordinator_pb2 as pb2
 from dnd_services.coordinator.answering import GrpcContext
 from dnd_services.coordinator.settings import CoordinatorSettings
@@ -228,10 +227,7 @@ def _caller(context: GrpcContext) -> tuple[str, str]:
 def _read_admin_hash(path: str) -> str:
     if not path:
         return ""
-    try:
-        secret = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadSetting(f"DND_ADMIN_TOKEN_FILE = {path!r} cannot be read: {error}.") from None
+    secret = read_secret(path, "DND_ADMIN_TOKEN_FILE")
     if len(secret) < 32:
         raise BadSetting(
             f"DND_ADMIN_TOKEN_FILE = {path!r}: expected a secret of at least 32 characters."

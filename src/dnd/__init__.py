@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dnd.async_client import AsyncClient as AsyncClient
     from dnd.client import Client as Client
     from dnd.errors import DndError as DndError
     from dnd.jobs import Estimate as Estimate
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from dnd.jobs import LayerUnits as LayerUnits
     from dnd.jobs import UnitResult as UnitResult
     from dnd.jobs import UnitState as UnitState
+    from dnd.report.frames import labels_frame as labels_frame
 
 _HOMES = {
+    "AsyncClient": "dnd.async_client",
     "Client": "dnd.client",
     "DndError": "dnd.errors",
     "Estimate": "dnd.jobs",
@@ -30,6 +33,7 @@ _HOMES = {
     "LayerUnits": "dnd.jobs",
     "UnitResult": "dnd.jobs",
     "UnitState": "dnd.jobs",
+    "labels_frame": "dnd.report.frames",
 }
 
 __all__ = sorted(_HOMES)

@@ -27,7 +27,7 @@ from google.protobuf.message import Message
 
 from dnd.chunks import chunks
 from dnd.clients import DEADLINE_S, EndpointPool, error_of
-from dnd.convert import from_message, to_message
+from dnd.convert import enum_value, from_message, to_message
 from dnd.errors import DeadlineExceeded, InvalidInput, Transient
 from dnd.evaluation import ImportedLabel
 from dnd.jobs import (
@@ -35,11 +35,13 @@ from dnd.jobs import (
     Estimate,
     EvaluationProgress,
     EvaluationSettings,
+    Export,
     Garbage,
     GarbageProgress,
     Job,
     JobSpec,
     JobState,
+    LabelHit,
     LayerUnits,
     Limits,
     Method,
@@ -55,6 +57,7 @@ from dnd.jobs import (
     unit_state_number,
 )
 from dnd.tls import TlsFiles
+from dnd.tokens import BEARER, Role, Token
 from dnd.types import LayerInfo, RequestContext
 from dnd.v1 import coordinator_pb2 as pb2
 from dnd.v1 import coordinator_pb2_grpc, types_pb2
@@ -65,24 +68,30 @@ __all__ = [
     "Estimate",
     "EvaluationProgress",
     "EvaluationSettings",
+    "Export",
     "Garbage",
     "GarbageProgress",
     "ImportedLabel",
     "Job",
     "JobSpec",
     "JobState",
+    "LabelHit",
     "LayerInfo",
     "LayerUnits",
     "Limits",
     "Method",
+    "Role",
     "StageCount",
     "Targets",
+    "Token",
     "UnitResult",
     "UnitState",
     "Usage",
 ]
 
 IMAGES_PER_CALL = 64
+EXPORT_S = 400.0
+"""Time for an export, seconds: servers end a connection that is older than 420 s."""
 MAX_PAGE = 1000
 
 M = TypeVar("M", bound=Message)
@@ -93,7 +102,9 @@ class Client:
 
     Args:
         server: "host:port", or "file:/path" of an endpoints file, which follows restarts.
-        tenant: Owner of the jobs.
+        tenant: Owner of the jobs; empty for that of the token, or "default" where the server takes
+            no tokens.
+        token: Secret of a token, for servers that take them.
         deadline_s: Time for one call, seconds.
         retry_s: For how long a call is repeated whose failure may pass, seconds; 0 for not at all.
         tls: Certificates for a coordinator with mutual TLS; None for one without.
@@ -103,13 +114,15 @@ class Client:
         self,
         server: str,
         *,
-        tenant: str = "default",
+        tenant: str = "",
+        token: str = "",
         deadline_s: float = DEADLINE_S,
         retry_s: float = 10.0,
         tls: TlsFiles | None = None,
     ) -> None:
         self.server = server
         self._pool = EndpointPool("coordinator", server, tls)
+        self._metadata = (("authorization", BEARER + token),) if token else ()
         self._context = to_message(RequestContext(tenant=tenant), types_pb2.RequestContext)
         self._deadline_s = deadline_s
         self._retry_s = retry_s
@@ -208,11 +221,14 @@ class Client:
             Unavailable: The server has been away for longer than `retry_s`.
         """
         lost_at: float | None = None
+        token = ""
         while True:
             try:
-                request = pb2.WatchJobRequest(context=self._context, job_id=job_id)
+                request = pb2.WatchJobRequest(
+                    context=self._context, job_id=job_id, resume_token=token
+                )
                 for response in self._stream("WatchJob", request):
-                    job = job_from_message(response.job)
+                    job, token = job_from_message(response.job), response.resume_token
                     lost_at = None
                     yield job
                     if job.state.ended:
@@ -304,10 +320,23 @@ class Client:
         *,
         layer: str = "",
         state: UnitState | None = None,
+        min_percentile: float | None = None,
+        max_percentile: float | None = None,
+        label_text: str = "",
         with_records: bool = True,
         page_size: int = 100,
     ) -> Iterator[UnitResult]:
-        """The units of a job in the job's order, fetched in pages as they are read."""
+        """The units of a job in the job's order, fetched in pages as they are read.
+
+        Args:
+            layer: Only this layer.
+            state: Only this state.
+            min_percentile: Only units with at least this percentile, 0 to 1.
+            max_percentile: Only units with at most this percentile, 0 to 1.
+            label_text: Only units one of whose labels contains it, whatever the case.
+            with_records: Answer the full records too.
+            page_size: Units of one call.
+        """
         token = ""
         while True:
             request = pb2.ListLabelsRequest(
@@ -317,6 +346,9 @@ class Client:
                 page_size=_page(page_size),
                 page_token=token,
                 with_records=with_records,
+                min_percentile=min_percentile,
+                max_percentile=max_percentile,
+                label_text=label_text,
             )
             answer = self._ask("ListLabels", request, pb2.ListLabelsResponse)
             yield from map(unit_from_message, answer.units)
@@ -324,15 +356,59 @@ class Client:
             if not token:
                 return
 
-    def images(self, job_id: str, refs: Sequence[str]) -> list[bytes]:
+    def export(self, job_id: str = "") -> Export:
+        """A job and all its units with all evidence, as they are at this moment.
+
+        Units come as they are read. A connection that is lost meanwhile is an error: what comes
+        after it would be of another moment.
+
+        Raises:
+            NotFound: There is no such job.
+        """
+        request = pb2.ExportLabelsRequest(context=self._context, job_id=job_id)
+        parts = self._stream("ExportLabels", request, EXPORT_S)
+        job = job_from_message(next(parts).job)
+        return Export(job, (unit_from_message(part.unit) for part in parts))
+
+    def search(
+        self, text: str, *, by_meaning: bool = False, job_id: str = "", page_size: int = 100
+    ) -> Iterator[LabelHit]:
+        """Units whose labels have all words of `text`, or mean much the same, best first.
+
+        Args:
+            by_meaning: By the embeddings of labels; all units with a label, the nearest first.
+            job_id: Only this job; all of the tenant for an empty id.
+            page_size: Units of one call.
+
+        Raises:
+            NotFound: There is no such job.
+            Transient: By meaning, and the scorer does not answer.
+        """
+        mode = pb2.SEARCH_MODE_MEANING if by_meaning else pb2.SEARCH_MODE_WORDS
+        token = ""
+        while True:
+            request = pb2.SearchLabelsRequest(
+                text=text, mode=mode, job_id=job_id, page_size=_page(page_size), page_token=token
+            )
+            answer = self._ask("SearchLabels", request, pb2.SearchLabelsResponse)
+            for hit in answer.hits:
+                yield LabelHit(hit.job_id, unit_from_message(hit.unit), hit.label, hit.score)
+            token = answer.next_page_token
+            if not token:
+                return
+
+    def images(self, job_id: str, refs: Sequence[str], max_side: int = 0) -> list[bytes]:
         """Encoded images that the results of a job refer to, in order.
+
+        Args:
+            max_side: Longer images are scaled down to it, pixels; 0 for the images as they are.
 
         Raises:
             NotFound: The job does not know a reference, or the store no longer has it.
         """
         images: list[bytes] = []
         for some in chunks(refs, IMAGES_PER_CALL):
-            request = pb2.GetImagesRequest(job_id=job_id, refs=some)
+            request = pb2.GetImagesRequest(job_id=job_id, refs=some, max_side=max_side)
             images += self._ask("GetImages", request, pb2.GetImagesResponse).images
         return images
 
@@ -374,6 +450,30 @@ class Client:
             on_progress(from_message(response.progress, EvaluationProgress))
         raise AssertionError("the last message has the evaluation")
 
+    def create_token(self, name: str, tenant: str, role: Role) -> tuple[Token, str]:
+        """Makes a token; it and its secret, which the server does not keep. For operators."""
+        request = pb2.CreateTokenRequest(
+            name=name,
+            tenant=tenant,
+            role=enum_value(role, pb2.DESCRIPTOR.enum_types_by_name["Role"]),  # type: ignore[arg-type]
+        )
+        answer = self._ask("CreateToken", request, pb2.CreateTokenResponse)
+        return from_message(answer.token, Token), answer.secret
+
+    def list_tokens(self) -> list[Token]:
+        """The tokens of all tenants, oldest first. For operators."""
+        answer = self._ask("ListTokens", pb2.ListTokensRequest(), pb2.ListTokensResponse)
+        return [from_message(token, Token) for token in answer.tokens]
+
+    def revoke_token(self, token_id: str) -> Token:
+        """Makes a token invalid, within seconds. For operators.
+
+        Raises:
+            NotFound: There is no such token.
+        """
+        request = pb2.RevokeTokenRequest(token_id=token_id)
+        return from_message(self._ask("RevokeToken", request, pb2.RevokeTokenResponse).token, Token)
+
     def _ask(self, method: str, request: Message, answer: type[M]) -> M:
         """One unary call, repeated while its failure may pass and `retry_s` lasts."""
         request.context.CopyFrom(self._context)  # type: ignore[attr-defined]
@@ -384,7 +484,9 @@ class Client:
                 with self._pool.channel() as channel:
                     stub: Any = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
                     try:
-                        response = getattr(stub, method)(request, timeout=self._deadline_s)
+                        response = getattr(stub, method)(
+                            request, timeout=self._deadline_s, metadata=self._metadata
+                        )
                     except grpc.RpcError as error:
                         raise error_of(error, "coordinator") from None
                 assert isinstance(response, answer)
@@ -414,11 +516,15 @@ class Client:
                     raise
             time.sleep(0.5)
 
-    def _stream(self, method: str, request: Message) -> Iterator[Any]:
+    def _stream(
+        self, method: str, request: Message, deadline_s: float | None = None
+    ) -> Iterator[Any]:
         """The messages of one call, for one deadline at most."""
         with self._pool.channel() as channel:
             stub: Any = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
-            call = getattr(stub, method)(request, timeout=self._deadline_s)
+            call = getattr(stub, method)(
+                request, timeout=deadline_s or self._deadline_s, metadata=self._metadata
+            )
             try:
                 yield from call
             except grpc.RpcError as error:

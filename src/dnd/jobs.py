@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
@@ -255,6 +255,7 @@ class UnitResult:
         labels: Best first; empty until the unit is scored.
         record: The full record (docs/results.md); None while pending or where not asked for.
         stage: The stage that the unit is in or failed in; empty once it has ended well.
+        percentile: Of its label among the concepts of the bank, 0 to 1; None where there is none.
     """
 
     layer: str
@@ -264,6 +265,25 @@ class UnitResult:
     labels: tuple[str, ...] = ()
     record: Mapping[str, Any] | None = None
     error: str = ""
+    percentile: float | None = None
+
+
+@dataclass(frozen=True)
+class Export:
+    """A job and all its units, as they were at one moment; units can be read once."""
+
+    job: Job
+    units: Iterator[UnitResult]
+
+
+@dataclass(frozen=True)
+class LabelHit:
+    """A unit that a search has found; `score` is the cosine of its label and the text, or 0."""
+
+    job_id: str
+    unit: UnitResult
+    label: str
+    score: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -426,4 +446,5 @@ def unit_from_message(message: coordinator_pb2.UnitResult) -> UnitResult:
         labels=tuple(message.labels),
         record=json.loads(message.record_json) if message.record_json else None,
         error=message.error,
+        percentile=message.percentile if message.HasField("percentile") else None,
     )

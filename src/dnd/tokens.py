@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
-from dnd.errors import InvalidInput
+from dnd.errors import BadSetting, InvalidInput
 
 BEARER = "Bearer "
 _PREFIX = "dnd_"
@@ -62,3 +64,26 @@ def check_tenant(tenant: str) -> None:
         raise InvalidInput(
             f"tenant = {tenant[:70]!r}: expected 1 to 64 letters, digits, '.', '_' and '-'."
         )
+
+
+def read_secret(path: str, variable: str) -> str:
+    """The secret in a file.
+
+    Raises:
+        BadSetting: It cannot be read; `variable` is what names it.
+    """
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSetting(f"{variable} = {path!r} cannot be read: {error}.") from None
+
+
+def secret_of_environment(environ: Mapping[str, str]) -> str:
+    """The secret that DND_TOKEN has, or the file that DND_TOKEN_FILE names; empty for none.
+
+    Raises:
+        BadSetting: The file cannot be read.
+    """
+    if path := environ.get("DND_TOKEN_FILE", ""):
+        return read_secret(path, "DND_TOKEN_FILE")
+    return environ.get("DND_TOKEN", "").strip()

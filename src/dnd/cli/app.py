@@ -10,7 +10,9 @@ from dnd.cli import (
     evaluate_commands,
     job_commands,
     label_commands,
+    search_commands,
     stack_commands,
+    token_commands,
 )
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
@@ -26,6 +28,8 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
         job_commands.jobs,
         job_commands.watch,
         job_commands.labels,
+        search_commands.search,
+        search_commands.diff,
         job_commands.export,
         job_commands.pause,
         job_commands.resume,
@@ -42,6 +46,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
         stack_commands.up,
         stack_commands.status,
         stack_commands.down,
+        token_commands.tokens,
     ),
     "A deployment on Kubernetes": (cluster_commands.cluster,),
 }

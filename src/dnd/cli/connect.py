@@ -25,6 +25,7 @@ from dnd.stack import (
     stop,
 )
 from dnd.tls import tls_of_environment
+from dnd.tokens import read_secret, secret_of_environment
 
 PRIVATE_STOP_S = 10.0
 COORDINATOR = "coordinator"
@@ -65,10 +66,11 @@ def find_server(server: str, home: Path) -> Session | None:
     os.environ.setdefault("no_grpc_proxy", "127.0.0.1,localhost,::1")
     if server:
         _expect_address(server)
-        return Session(Client(server, tls=tls_of_environment(os.environ)))
+        token = secret_of_environment(os.environ)
+        return Session(Client(server, token=token, tls=tls_of_environment(os.environ)))
     place = Home(home)
     if target := running_server(place):
-        return Session(Client(target), place)
+        return Session(Client(target, token=_token_of(place)), place)
     dead = dead_members(place)
     names = [one.name for one in dead]
     if COORDINATOR in names and len(dead) < len(place.read_state().processes):
@@ -77,6 +79,15 @@ def find_server(server: str, home: Path) -> Session | None:
             + "\nStart it again with `dnd up --repair`."
         )
     return None
+
+
+def _token_of(home: Home) -> str:
+    """The token for the stack of a home: of the environment, else its operator's."""
+    given = secret_of_environment(os.environ)
+    settings = home.read_state().config.get("coordinator", {})
+    if not given and settings.get("auth") == "tokens" and settings.get("admin_token_file"):
+        return read_secret(settings["admin_token_file"], "coordinator.admin_token_file")
+    return given
 
 
 def _expect_address(server: str) -> None:

@@ -17,6 +17,7 @@ from dnd.cli.progress import Check, follow, headline
 from dnd.errors import DndError, FailedPrecondition, Unavailable, UnknownName, suggest
 from dnd.jobs import Job, JobState, Limits, UnitState
 from dnd.report import write_results
+from dnd.report.results import FORMATS, write_table
 from dnd.report.tables import complete_record
 
 
@@ -120,11 +121,22 @@ def labels(job: str, server: str, home: Path, layer: str, state: str | None, as_
     default=None,
     help="Folder for labels.jsonl, labels.csv and report.html.  [default: results/JOB]",
 )
-def export(job: str, server: str, home: Path, out: Path | None) -> None:
-    """Write the results of a job into a folder; also while it runs."""
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(FORMATS),
+    default=None,
+    help="Only this file, labels.FORMAT.  [default: labels.jsonl, labels.csv and report.html]",
+)
+def export(job: str, server: str, home: Path, out: Path | None, kind: str | None) -> None:
+    """Write the results of a job into a folder, as they are at one moment; also while it runs."""
     with connected(server, home) as session:
         found = session.client.get_job(job)
-        written = write_results(session.client, found, out or Path("results") / found.id)
+        folder = out or Path("results") / found.id
+        if kind:
+            say(f"{write_table(session.client, found, folder, kind)}")
+            return
+        written = write_results(session.client, found, folder)
     say(f"{written.report}")
 
 

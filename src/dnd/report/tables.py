@@ -179,18 +179,20 @@ def _write_csv(labels: LabelFile, path: Path) -> None:
         writer.writeheader()
         for line in labels.lines:
             (record,) = labels.read([line])
-            writer.writerow(_row(line, record))
+            writer.writerow({name: _cell(value) for name, value in row_of(record).items()})
     draft.replace(path)
 
 
-def _row(line: Line, record: Mapping[str, Any]) -> dict[str, Any]:
+def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as one row of `COLUMNS`; None where there is no value."""
+    line = _line(record, 0, 0)
     found = record.get("labels") or []
     chosen = found[0]["candidate"] if found else None
     best: Mapping[str, Any] = {} if chosen is None else record["candidates"][chosen]
     tokens = record.get("tokens") or {}
     exemplars = record.get("exemplars") or []
     others = [facet["labels"] for facet in (record.get("facets") or [])[1:]]
-    row = {
+    return {
         "model": record.get("model"),
         "layer": line.layer,
         "unit": line.unit,
@@ -213,7 +215,6 @@ def _row(line: Line, record: Mapping[str, Any]) -> dict[str, Any]:
         **{name: record.get(name) for name in ("profile", "probe", "seed", "job")},
         **{name: tokens.get(name) for name in _TOKENS},
     }
-    return {name: _cell(value) for name, value in row.items()}
 
 
 def _cell(value: Any) -> Any:

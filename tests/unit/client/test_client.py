@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ from dnd.jobs import (
     UnitState,
     spec_from_message,
 )
+from dnd.report.tables import COLUMNS
+from dnd.tokens import Role
 from dnd.types import Priority
 
 SPEC = JobSpec(
@@ -57,6 +60,7 @@ def client(fake: FakeCoordinator) -> Iterator[Client]:
 
 def test_exports_only_what_is_promised_when_imported() -> None:
     assert dnd.__all__ == [
+        "AsyncClient",
         "Client",
         "DndError",
         "Estimate",
@@ -66,6 +70,7 @@ def test_exports_only_what_is_promised_when_imported() -> None:
         "LayerUnits",
         "UnitResult",
         "UnitState",
+        "labels_frame",
     ]
     assert all(hasattr(dnd, name) for name in dnd.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
@@ -240,3 +245,92 @@ def test_follows_a_restart_when_given_an_endpoints_file(tmp_path, fake: FakeCoor
         with serve_fake(fake) as address:
             file.write_text(f'{{"address": "{address}"}}')
             assert client.targets().models == ("small-net",)
+
+
+@pytest.fixture
+def done(fake: FakeCoordinator) -> FakeCoordinator:
+    """The fake with its job made already."""
+    assert fake.on_create is not None
+    fake.samples["job-1"] = fake.on_create
+    return fake
+
+
+def test_units_of_an_export_are_of_one_moment(client: Client, done: FakeCoordinator) -> None:
+    export = client.export("job-1")
+    done.samples.clear()
+    units = list(export.units)
+    assert export.job.id == "job-1"
+    assert [unit.unit for unit in units] == [0, 1, 2, 3, 4]
+    assert units[0].record is not None
+    with pytest.raises(NotFound):
+        client.export("job-1")
+
+
+def test_search_goes_on_over_pages(client: Client, done: FakeCoordinator) -> None:
+    everything = list(client.search(""))
+    assert len(everything) > 2
+    assert list(client.search("", page_size=1)) == everything
+    assert {hit.label for hit in everything} <= {
+        label for hit in everything for label in hit.unit.labels
+    }
+    assert done.last_search is not None
+    assert done.last_search.mode == 1
+    list(client.search("x", by_meaning=True, job_id="job-1"))
+    assert (done.last_search.mode, done.last_search.job_id) == (2, "job-1")
+
+
+def test_watch_resumes_where_it_was(client: Client, done: FakeCoordinator) -> None:
+    done.steps = [replace(done.samples["job-1"].job, state=JobState.RUNNING)]
+    list(client.watch("job-1"))
+    assert done.resumed == [""]
+    done.breaks = 1
+    done.steps = [replace(done.samples["job-1"].job, state=JobState.RUNNING)]
+    list(client.watch("job-1"))
+    assert done.resumed == ["", "", "token"]
+
+
+def test_token_goes_with_every_call(done: FakeCoordinator) -> None:
+    with serve_fake(done) as address, Client(address, token="dnd_x") as client:
+        client.get_job()
+        list(client.watch("job-1"))
+        assert set(done.sent) == {"Bearer dnd_x"}
+        token, secret = client.create_token("ci", "team-a", Role.READ)
+        assert (token.role, secret) == (Role.READ, "dnd_secret")
+        assert client.list_tokens() == [token]
+        assert client.revoke_token(token.id).revoked_at_s > 0
+
+
+async def test_async_client_answers_like_the_other(done: FakeCoordinator) -> None:
+    with serve_fake(done) as address, Client(address) as client:
+        async with dnd.AsyncClient(address) as other:
+            assert await other.get_job() == client.get_job()
+            assert await other.targets() == client.targets()
+            assert await other.layers("small-net") == client.layers("small-net")
+            assert [job async for job in other.list_jobs()] == list(client.list_jobs())
+            assert [one async for one in other.watch("job-1")] == list(client.watch("job-1"))
+            labels = [unit async for unit in other.labels("job-1", page_size=2)]
+            assert labels == list(client.labels("job-1"))
+            export = await other.export()
+            assert [unit async for unit in export.units] == labels
+            assert [hit async for hit in other.search("")] == list(client.search(""))
+            with pytest.raises(NotFound):
+                await other.unit("job-1", "head", 99)
+            jobs = await asyncio.gather(*(other.get_job() for _ in range(8)))
+            assert {job.id for job in jobs} == {"job-1"}
+
+
+def test_async_client_has_the_methods_of_the_other() -> None:
+    def public(cls: type) -> set[str]:
+        return {name for name in vars(cls) if not name.startswith("_")}
+
+    for_operators = {"collect_garbage", "create_token", "list_tokens", "revoke_token"}
+    assert public(dnd.AsyncClient) == public(Client) - for_operators
+
+
+def test_labels_become_a_frame_with_types(client: Client, done: FakeCoordinator) -> None:
+    frame = dnd.labels_frame(client, "job-1")
+    assert list(frame.columns) == list(COLUMNS)
+    assert frame["unit"].tolist() == [0, 1, 2, 3, 4]
+    assert str(frame.dtypes["percentile"]) == "Float64"
+    assert frame["state"].tolist()[4] == "failed"
+    assert frame["label"].tolist()[0] == next(client.labels("job-1")).labels[0]

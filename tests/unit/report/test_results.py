@@ -62,7 +62,7 @@ def test_passes_the_servers_error_on_when_it_goes_away(
     client: Client, fake: FakeCoordinator, tmp_path: Path
 ) -> None:
     job = client.get_job()
-    fake.failures = [("ListLabels", DndError("broken"))]
+    fake.failures = [("ExportLabels", DndError("broken"))]
     with pytest.raises(DndError, match="broken"):
         write_results(client, job, tmp_path)
     assert not (tmp_path / "labels.jsonl").exists()
