@@ -132,9 +132,7 @@ def _arrivals(rate: float) -> itertools.accumulate[float]:
 
 def make_jobs(client: Client) -> tuple[Job, Job]:
     """A job that has ended, and one that runs."""
-    job = client.create_job(_spec(NUM_READ))
-    for job in client.watch(job.id):
-        pass
+    *_, job = client.watch(client.create_job(_spec(NUM_READ)).id)
     assert job.num_failed == 0, "the fakes label every unit"
     running = client.create_job(_spec(NUM_RUNNING))
     while client.get_job(running.id).num_ended < 10:

@@ -15,6 +15,7 @@ from coordinator_desk import CALIBRATED, Desk
 from dnd.errors import CODES, BadSetting, DndError, NotFound, Unavailable
 from dnd.images import decode_image
 from dnd.jobs import JobSpec, spec_to_message
+from dnd.v1 import captioner_pb2
 from dnd.v1 import coordinator_pb2 as pb2
 from dnd_services.coordinator.access import Gate
 from dnd_services.coordinator.models import LabelVectorRow, UnitRow
@@ -300,3 +301,31 @@ async def test_slow_requests_are_ended(desk: Desk, monkeypatch: pytest.MonkeyPat
     finally:
         await server.close()
         servicer.close()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/api/v1/<script>alert(1)</script>", "/api/v1/jobs/%3Cscript%3Ealert(1)%3C%2Fscript%3E"],
+)
+async def test_what_a_caller_sends_is_never_answered_as_a_page(desk: Desk, path: str) -> None:
+    async with serve_web(desk) as http:
+        answer = await http.get(path)
+    assert "script" in answer.text
+    assert answer.headers["content-type"] == MEDIA_TYPE
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+async def test_captions_are_answered_as_data_whatever_they_contain(
+    desk: Desk, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caption = "<img src=x onerror=alert(1)>"
+    said = captioner_pb2.Caption(text=caption)
+    monkeypatch.setattr(desk.fakes.captioner, "_one", lambda image, num_labels: said)
+    job_id = desk.create(replace(spec, layers=spec.layers[1:]))
+    desk.run_to_end(job_id)
+    async with serve_web(desk) as http:
+        answer = await http.get(f"/api/v1/jobs/{job_id}/export")
+    assert caption in answer.text
+    assert answer.headers["content-type"].startswith("application/x-ndjson")
+    assert answer.headers["x-content-type-options"] == "nosniff"
