@@ -10,6 +10,7 @@ from dnd_services.coordinator.access import Gate
 from dnd_services.coordinator.web import pages, problems, rest
 from dnd_services.coordinator.web.calls import Servicer
 from dnd_services.coordinator.web.guarding import Guarding
+from dnd_services.coordinator.web.pages import login
 
 PREFIX = "/api/v1"
 
@@ -47,5 +48,6 @@ def _make_app() -> FastAPI:
         return {"status": "serving"}
 
     app.include_router(rest.make_router(), prefix=PREFIX)
+    app.include_router(login.router)
     app.include_router(pages.router)
     return app

@@ -71,21 +71,26 @@ async def calls_of(request: Request) -> Calls:
         Overloaded: Too many calls, or too many wrong tokens.
     """
     gate: Gate = request.app.state.gate
-    _refuse_other_sites(request)
+    refuse_other_sites(request)
     tenant = request.headers.get(TENANT_HEADER, "")
     if gate.is_open:
         _refuse_other_names(request)
         return Calls(request.app.state.servicer, tenant, None)
     cookie = request.cookies.get(TOKEN_COOKIE, "")
     authorization = request.headers.get("authorization", "") or (cookie and BEARER + cookie)
-    token = await gate.identify(authorization, request.client.host if request.client else "")
+    token = await gate.identify(authorization, peer_of(request))
     gate.count_call(token)
     if tenant not in ("", token.tenant):
         raise PermissionDenied(f"The token is of tenant {token.tenant!r}: leave the tenant out.")
     return Calls(request.app.state.servicer, token.tenant, token)
 
 
-def _refuse_other_sites(request: Request) -> None:
+def peer_of(request: Request) -> str:
+    """Where the caller is."""
+    return request.client.host if request.client else ""
+
+
+def refuse_other_sites(request: Request) -> None:
     """A browser sends cookies, and reaches loopback, on behalf of every page that it shows."""
     site = request.headers.get("sec-fetch-site", "none")
     if request.method not in ("GET", "HEAD") and site not in ("none", "same-origin"):

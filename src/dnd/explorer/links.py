@@ -149,6 +149,9 @@ class ServerLinks:
     def jobs(self) -> str:
         return f"{self.root}/jobs"
 
+    def login(self) -> str:
+        return f"{self.root}/login"
+
     def job(self, job: str) -> str:
         return f"{self.root}/jobs/{quote(job, safe='')}"
 

@@ -200,6 +200,28 @@ async def test_rest_takes_the_same_tokens(desk: Desk, spec: JobSpec) -> None:
         assert elsewhere.json()["title"] == "PermissionDenied"
 
 
+async def test_browser_logs_in_with_a_token_that_no_script_can_read(desk: Desk) -> None:
+    lock(desk)
+    secret = bearer(desk, "a", Role.READ).removeprefix("Bearer ")
+    html = {"accept": "text/html"}
+    async with serve_web(desk) as http:
+        asked = await http.get("/jobs", headers=html)
+        assert (asked.status_code, 'name="token"' in asked.text) == (401, True)
+        wrong = await http.post("/login", data={"token": "dnd_x"}, headers=html)
+        assert wrong.status_code == 401
+        cross = {"sec-fetch-site": "cross-site"}
+        refused = await http.post("/login", data={"token": secret}, headers=cross)
+        assert refused.status_code == 403
+        for target, leads_to in (("/search?q=x", "/search?q=x"), ("//evil.example", "/")):
+            entered = await http.post("/login", data={"token": secret, "next": target})
+            assert (entered.status_code, entered.headers["location"]) == (303, leads_to)
+        cookie = entered.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=strict" in cookie
+        assert (await http.get("/jobs", headers=html)).status_code == 200
+        assert (await http.get("/api/v1/jobs")).status_code == 200
+
+
 async def test_open_server_answers_to_names_of_loopback_only(desk: Desk) -> None:
     async with serve_web(desk) as http:
         for host, status in (("localhost:80", 200), ("[::1]", 200), ("evil.example", 403)):

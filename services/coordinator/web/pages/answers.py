@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.routing import Match
 from starlette.types import Scope
 
-from dnd.errors import DndError, Internal, NotFound
+from dnd.errors import DndError, Internal, NotFound, Unauthenticated
 from dnd.explorer.links import ServerLinks
 from dnd.explorer.site import asset_digests, render
 from dnd_services.coordinator.web import problems
@@ -34,6 +34,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 FOREVER = "private, max-age=31536000, immutable"
+_WANTED = "An operator makes one with `dnd tokens create`."
 _TITLES = {404: "Not found", 400: "That does not fit", 403: "Not allowed", 503: "Not there now"}
 
 
@@ -69,15 +70,14 @@ def kept_for_ever(request: Request, data: bytes, media_type: str) -> Response:
 
 
 def error_page(request: Request, error: DndError) -> HTMLResponse:
-    """An error as a page."""
+    """An error as a page; where a token is wanted, the form for it."""
     status = problems.status_of(error)
-    html = render(
-        "error.html.j2",
-        links_of(request),
-        status=status,
-        title=_TITLES.get(status, "Something went wrong"),
-        message=error.message,
-    )
+    links = links_of(request)
+    if isinstance(error, Unauthenticated):
+        html = render("login.html.j2", links, message=_WANTED, next=request.url.path)
+    else:
+        title = _TITLES.get(status, "Something went wrong")
+        html = render("error.html.j2", links, status=status, title=title, message=error.message)
     return HTMLResponse(html, status, headers={**HEADERS, "Cache-Control": "no-store"})
 
 
