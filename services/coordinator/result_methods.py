@@ -28,6 +28,7 @@ from dnd_services.coordinator.paging import (
     read_question,
     read_token,
 )
+from dnd_services.coordinator.record_cache import RecordCache
 from dnd_services.coordinator.searching import Hit, find_by_meaning, find_by_words
 from dnd_services.coordinator.settings import CoordinatorSettings
 from dnd_services.coordinator.store import Store, jobs, reading
@@ -52,6 +53,7 @@ class ResultMethods(Answering):
     ) -> None:
         super().__init__(store, services, settings, nudge)
         self._images = JobImages(store, services.artifacts)
+        self._records = RecordCache(services.artifacts, self._images.remember)
         self._evaluations = LongRuns[str]()
 
     def close(self) -> None:
@@ -194,9 +196,9 @@ class ResultMethods(Answering):
                 yield pb2.EvaluateJobResponse(progress=progress)
 
     def _unit(self, job: JobRow, view: reading.UnitView, *, with_record: bool) -> pb2.UnitResult:
-        message = views.unit_message(job, view, self._services.artifacts, with_record=with_record)
-        if message.record_json:
-            self._images.remember(job.id, message.record_json)
+        message = views.unit_message(job, view)
+        if with_record and view.state is not UnitState.PENDING:
+            message.record_json = self._records.get(job, view)
         return message
 
     def _read_image(self, ref: str, max_side: int) -> bytes:

@@ -68,27 +68,21 @@ def job_message(job: JobRow, progress: Progress) -> pb2.Job:
     )
 
 
-def unit_message(
-    job: JobRow, view: UnitView, artifacts: ArtifactStore, *, with_record: bool
-) -> pb2.UnitResult:
-    """A unit, with its full record where asked for and once it has ended."""
+def unit_message(job: JobRow, view: UnitView) -> pb2.UnitResult:
+    """A unit without its record."""
     row = view.row
-    error = error_of(job, view)
     stage = row.stage if row else ""
     if not stage and view.state in (UnitState.PENDING, UnitState.FAILED):
         stage = "index"
-    message = pb2.UnitResult(
+    return pb2.UnitResult(
         layer=view.layer,
         unit=view.unit,
         state=enum_value(view.state, _UNIT_STATE),  # type: ignore[arg-type]
         stage=stage,
         labels=row.labels if row else (),
-        error=error,
+        error=error_of(job, view),
         percentile=row.percentile if row else None,
     )
-    if with_record and view.state is not UnitState.PENDING:
-        message.record_json = record_json(job, view, artifacts, error)
-    return message
 
 
 def record_json(job: JobRow, view: UnitView, artifacts: ArtifactStore, error: str) -> str:

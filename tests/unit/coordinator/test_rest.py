@@ -11,14 +11,17 @@ from urllib.parse import unquote
 import pytest
 from coordinator_api import make_servicer, serve_web
 from coordinator_desk import CALIBRATED, Desk
+from sqlalchemy import update
 
 from dnd.errors import CODES, BadSetting, DndError, NotFound, Unavailable
 from dnd.images import decode_image
 from dnd.jobs import JobSpec, spec_to_message
 from dnd.v1 import captioner_pb2
 from dnd.v1 import coordinator_pb2 as pb2
+from dnd_services.coordinator import views
 from dnd_services.coordinator.access import Gate
 from dnd_services.coordinator.models import LabelVectorRow, UnitRow
+from dnd_services.coordinator.record_cache import RecordCache
 from dnd_services.coordinator.web import guarding, json_forms, problems, serving
 from dnd_services.coordinator.web.app import create_app
 from dnd_services.coordinator.web.problems import MEDIA_TYPE, STATUSES
@@ -329,3 +332,38 @@ async def test_captions_are_answered_as_data_whatever_they_contain(
     assert caption in answer.text
     assert answer.headers["content-type"].startswith("application/x-ndjson")
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_record_is_made_again_when_the_unit_has_changed(
+    desk: Desk, done: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    make = views.record_json
+
+    def count(job: Any, view: Any, *rest: Any) -> str:
+        made.append(view.unit)
+        return make(job, view, *rest)
+
+    monkeypatch.setattr(views, "record_json", count)
+    async with serve_web(desk) as http:
+        path = f"/api/v1/jobs/{done}/layers/classifier/units/3"
+        first = (await http.get(path)).json()
+        assert (await http.get(path)).json() == first
+        assert made == [3]
+        with desk.store.writing() as session:
+            session.execute(update(UnitRow).where(UnitRow.unit == 3).values(auc=0.125))
+        assert (await http.get(path)).json()["unit"]["record"]["auc"] == 0.125
+        assert made == [3, 3]
+
+
+def test_records_are_forgotten_when_they_take_too_much_memory(desk: Desk, done: str) -> None:
+    made: list[str] = []
+    cache = RecordCache(desk.fakes.artifacts, lambda job_id, text: made.append(text))
+    job, (first, second, *_) = desk.job(done), desk.units(done)
+    cache.get(job, first)
+    small = RecordCache(
+        desk.fakes.artifacts, lambda job_id, text: made.append(text), len(made[0]) + 10
+    )
+    for view in (first, first, second, first):
+        small.get(job, view)
+    assert len(made) == 1 + 3
