@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,17 +32,12 @@ def write_parquet(labels: LabelFile, path: Path) -> None:
     Raises:
         FailedPrecondition: pyarrow is not installed.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ModuleNotFoundError:
-        raise FailedPrecondition(
-            "Parquet takes pyarrow: pip install 'describe-and-dissect[parquet]'."
-        ) from None
+    pyarrow = _library("pyarrow", "parquet", "Parquet")
+    parquet = _library("pyarrow.parquet", "parquet", "Parquet")
     kinds = {"integer": pyarrow.uint64(), "float": pyarrow.float64(), "text": pyarrow.string()}
     schema = pyarrow.schema([(name, kinds[_kind(name)]) for name in COLUMNS])
     draft = path.with_name(f".{path.name}.part")
-    with pyarrow.parquet.ParquetWriter(draft, schema) as writer:
+    with parquet.ParquetWriter(draft, schema) as writer:
         for lines in chunks(labels.lines, _ROWS_AT_ONCE):
             rows = list(_rows(labels.read(lines)))
             writer.write_table(pyarrow.Table.from_pylist(rows, schema))
@@ -58,20 +54,29 @@ def labels_frame(client: Client, job_id: str = "") -> pd.DataFrame:
         NotFound: There is no such job.
         FailedPrecondition: pandas is not installed.
     """
-    try:
-        import pandas
-    except ModuleNotFoundError:
-        raise FailedPrecondition(
-            "A DataFrame takes pandas: pip install 'describe-and-dissect[pandas]'."
-        ) from None
+    pandas = _library("pandas", "pandas", "A DataFrame")
     export = client.export(job_id)
     names = {layer.path: layer.unit_names for layer in client.layers(export.job.spec.model)}
     records = (
         complete_record(export.job, unit, names.get(unit.layer, ())) for unit in export.units
     )
     kinds = {"integer": "UInt64", "float": "Float64", "text": "string"}
-    frame = pandas.DataFrame.from_records(list(_rows(records)), columns=list(COLUMNS))
+    frame: pd.DataFrame = pandas.DataFrame.from_records(list(_rows(records)), columns=list(COLUMNS))
     return frame.astype({name: kinds[_kind(name)] for name in COLUMNS})
+
+
+def _library(name: str, extra: str, what: str) -> Any:
+    """A library that only some need.
+
+    Raises:
+        FailedPrecondition: It is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:
+        raise FailedPrecondition(
+            f"{what} takes {name}: pip install 'describe-and-dissect[{extra}]'."
+        ) from None
 
 
 def _kind(column: str) -> str:
