@@ -71,6 +71,8 @@ def up(home: Path, config: Path | None, print_config: bool, mend: bool) -> None:
         console().print(status_table(inspect(place, with_counts=False)))
     say(f"The stack runs in {place.path}; logs are in {place.logs}.")
     say(f"Explorer and REST: {web_address(place)}")
+    if settings.coordinator.get("auth", "off") == "off":
+        say("Authentication is off: everything listens on loopback only.")
     say("Next: `dnd label MODEL --layer PATH --probe NAME`; `dnd status` and `dnd down` for it.")
 
 
