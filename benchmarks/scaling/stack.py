@@ -89,8 +89,11 @@ class Stack:
         _wait(is_ready, f"{name} is ready")
 
     def client(self) -> Client:
-        address = json.loads((self.folder / "coordinator.json").read_text())["address"]
-        return Client(address, deadline_s=60.0)
+        return Client(self.address(), deadline_s=60.0)
+
+    def address(self) -> str:
+        """Where the coordinator listens."""
+        return str(json.loads((self.folder / "coordinator.json").read_text())["address"])
 
     def redis_bytes(self) -> int:
         return int(self.redis.info("memory")["used_memory"])  # type: ignore[index,call-overload]

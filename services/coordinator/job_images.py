@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from dnd.artifacts import ArtifactStore
 from dnd.errors import NotFound
-from dnd_services.coordinator import views
+from dnd_services.coordinator import outputs, views
 from dnd_services.coordinator.models import ImageSetRow, JobRow, JobSetRow, UnitRow
 from dnd_services.coordinator.store import Store, reading
 
@@ -111,7 +111,7 @@ class JobImages:
 
     def _outputs(self, row: UnitRow, known: _Known) -> Iterator[str]:
         for stage, ref in row.outputs.items():
-            artifact = ref.partition("#")[0]
+            artifact = outputs.artifact_of(ref)
             if stage == "dissect" or artifact in known.outputs:
                 continue
             try:

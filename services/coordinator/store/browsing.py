@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Text, cast, func, or_, select
+from sqlalchemy import ColumnElement, Integer, cast, func, select
 from sqlalchemy.orm import Session
 
 from dnd.errors import NotFound
@@ -22,6 +21,7 @@ from dnd_services.coordinator.store.reading import (
     view_unit,
 )
 from dnd_services.coordinator.store.rows import units_between
+from dnd_services.coordinator.store.search import has_text
 
 NUM_BINS = 20
 
@@ -179,13 +179,8 @@ def _conditions(
 
 
 def _has_words(words: str) -> list[ColumnElement[bool]]:
-    """Each word occurs in a label; labels are stored as JSON, with its escapes."""
-    labels = cast(UnitRow.labels, Text)
-    found: list[ColumnElement[bool]] = []
-    for word in words.split():
-        spellings = {word, json.dumps(word)[1:-1]}
-        found.append(or_(*(labels.icontains(one, autoescape=True) for one in sorted(spellings))))
-    return found
+    """Each word occurs in a label."""
+    return [has_text(word) for word in words.split()]
 
 
 def _order(query: UnitQuery) -> list[ColumnElement[Any]]:
