@@ -27,7 +27,16 @@ SECRET_VALUES = {
     "DND_DATABASE": "postgresql+psycopg://dnd:secret@postgres:5432/dnd",
     "DND_REDIS": "redis://:secret@redis:6379/0",
 }
-_FILES = ("tls_cert", "tls_key", "tls_ca", "models", "probes", "budgets", "api_key_file", "prompts")
+_FILES = (
+    "tls_cert",
+    "tls_key",
+    "tls_ca",
+    "models",
+    "probes",
+    "budgets",
+    "api_key_file",
+    "admin_token_file",
+)
 CASES = [
     (name, one)
     for name in OVERLAYS
