@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from dnd.clients import Services
-from dnd.jobs import STAGES, JobSpec, JobState, Limits
+from dnd.jobs import STAGES, JobSpec, JobState, Limits, spec_to_message
 from dnd.testing import Fakes
 from dnd.types import Priority, RequestContext
 from dnd_services.coordinator import frozen, views
@@ -118,7 +118,7 @@ class Desk:
             tenant=tenant,
             request_id=request_id,
             body_hash=repr(spec),
-            spec=b"",
+            spec=spec_to_message(spec).SerializeToString(),
             profile=planned.profile.name,
             is_batch=spec.priority is Priority.BATCH,
             layers=planned.layers,

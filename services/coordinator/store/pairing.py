@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, case, func, literal, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from dnd_services.coordinator.models import JobLayerRow, JobRow, UnitRow
-from dnd_services.coordinator.store.reading import UnitView, view_unit
+from dnd_services.coordinator.store.reading import UnitView, read_layers, view_unit
 
 CHANGES = {
     "changed": "units whose label differs",
@@ -17,7 +17,6 @@ CHANGES = {
     "": "all units of both",
 }
 _FIRST, _SECOND = aliased(UnitRow), aliased(UnitRow)
-_FIRST_LAYER, _SECOND_LAYER = aliased(JobLayerRow), aliased(JobLayerRow)
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,8 @@ def count_agreement(session: Session, first: JobRow, second: JobRow) -> Agreemen
     def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
         return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
 
-    counts = _joined(first, second).with_only_columns(
+    joined, _ = _joined(session, first, second)
+    counts = joined.with_only_columns(
         func.count(),
         count(and_(one.is_not(None), other.is_not(None))),
         count(one == other),
@@ -67,7 +67,7 @@ def pair_units(
         limit: Units to answer at most.
     """
     one, other = _label(_FIRST), _label(_SECOND)
-    joined = _joined(first, second)
+    joined, layers = _joined(session, first, second)
     if changes == "changed":
         lost = and_(one.is_(None), other.is_not(None))
         gained = and_(one.is_not(None), other.is_(None))
@@ -78,10 +78,10 @@ def pair_units(
     rows = session.execute(joined.order_by(_FIRST.ordinal).offset(start).limit(limit))
     pairs = [
         (
-            view_unit(first, layer, left.unit, left.ordinal, left),
-            view_unit(second, other_layer, right.unit, right.ordinal, right),
+            view_unit(first, layers[left.place][0], left.unit, left.ordinal, left),
+            view_unit(second, layers[left.place][1], right.unit, right.ordinal, right),
         )
-        for layer, other_layer, left, right in rows
+        for left, right in rows
     ]
     return pairs, total
 
@@ -92,22 +92,23 @@ def _label(unit: type[UnitRow]) -> ColumnElement[Any]:
     return first
 
 
-def _joined(first: JobRow, second: JobRow) -> Select[JobLayerRow, JobLayerRow, UnitRow, UnitRow]:
-    """Layers and units of both jobs that have the same names and numbers."""
-    return (
-        select(_FIRST_LAYER, _SECOND_LAYER, _FIRST, _SECOND)
-        .join(_SECOND_LAYER, _SECOND_LAYER.layer == _FIRST_LAYER.layer)
-        .join(
-            _FIRST,
-            and_(_FIRST.job_id == _FIRST_LAYER.job_id, _FIRST.place == _FIRST_LAYER.place),
-        )
-        .join(
-            _SECOND,
-            and_(
-                _SECOND.job_id == _SECOND_LAYER.job_id,
-                _SECOND.place == _SECOND_LAYER.place,
-                _SECOND.unit == _FIRST.unit,
-            ),
-        )
-        .where(_FIRST_LAYER.job_id == first.id, _SECOND_LAYER.job_id == second.id)
-    )
+def _joined(
+    session: Session, first: JobRow, second: JobRow
+) -> tuple[Select[UnitRow, UnitRow], dict[int, tuple[JobLayerRow, JobLayerRow]]]:
+    """Units of both jobs that have the same layer and number, and their layers by place.
+
+    The second's place follows from the first's, so that a database looks its unit up by the unique
+    key: over a join of the layers SQLite compares every unit with every other.
+    """
+    others = {layer.layer: layer for layer in read_layers(session, second.id)}
+    layers = {
+        layer.place: (layer, others[layer.layer])
+        for layer in read_layers(session, first.id)
+        if layer.layer in others
+    }
+    place: ColumnElement[Any] = literal(-1)
+    if layers:
+        places = {own: other.place for own, (_, other) in layers.items()}
+        place = case(places, value=_FIRST.place, else_=-1)
+    same = and_(_SECOND.job_id == second.id, _SECOND.place == place, _SECOND.unit == _FIRST.unit)
+    return select(_FIRST, _SECOND).join(_SECOND, same).where(_FIRST.job_id == first.id), layers

@@ -49,6 +49,11 @@ class Calls:
         """The messages of the method that takes `request` and answers a stream."""
         return cast("AsyncIterator[M]", self._method(request)(request, None))
 
+    def expect_allowed(self, method: str) -> None:
+        """Raises PermissionDenied if the caller's role does not allow a method of the API."""
+        if self._token is not None:
+            check_role(self._token, method)
+
     def _method(self, request: Message) -> Any:
         """The method of the request's name; the request is made the tenant's.
 
@@ -56,8 +61,7 @@ class Calls:
             PermissionDenied: The caller's role does not allow it.
         """
         method = type(request).__name__.removesuffix("Request")
-        if self._token is not None:
-            check_role(self._token, method)
+        self.expect_allowed(method)
         request.context.tenant = self.tenant  # type: ignore[attr-defined]
         return getattr(self._servicer, method)
 

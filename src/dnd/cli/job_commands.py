@@ -14,9 +14,11 @@ from dnd.cli.connect import Session, connected
 from dnd.cli.console import can_ask, clean, format_bytes, format_duration, print_table, say, warn
 from dnd.cli.options import job_argument, limit_options, server_option
 from dnd.cli.progress import Check, follow, headline
+from dnd.client import Client
 from dnd.errors import DndError, FailedPrecondition, Unavailable, UnknownName, suggest
+from dnd.explorer.folder import write_explorer
 from dnd.jobs import Job, JobState, Limits, UnitState
-from dnd.report import write_results
+from dnd.report import Written, write_results
 from dnd.report.results import FORMATS, write_table
 from dnd.report.tables import complete_record
 
@@ -128,8 +130,13 @@ def labels(job: str, server: str, home: Path, layer: str, state: str | None, as_
     default=None,
     help="Only this file, labels.FORMAT.  [default: labels.jsonl, labels.csv and report.html]",
 )
-def export(job: str, server: str, home: Path, out: Path | None, kind: str | None) -> None:
+@click.option("--explorer", is_flag=True, help="Write the explorer's pages too, into explorer/.")
+def export(
+    job: str, server: str, home: Path, out: Path | None, kind: str | None, explorer: bool
+) -> None:
     """Write the results of a job into a folder, as they are at one moment; also while it runs."""
+    if kind and explorer:
+        raise click.UsageError("--format writes one file alone: leave it or --explorer out.")
     with connected(server, home) as session:
         found = session.client.get_job(job)
         folder = out or Path("results") / found.id
@@ -137,7 +144,17 @@ def export(job: str, server: str, home: Path, out: Path | None, kind: str | None
             say(f"{write_table(session.client, found, folder, kind)}")
             return
         written = write_results(session.client, found, folder)
+        pages = _write_explorer(session.client, written) if explorer else None
     say(f"{written.report}")
+    if pages:
+        say(f"{pages}")
+
+
+def _write_explorer(client: Client, written: Written) -> Path:
+    """The page to open of the explorer's folder, which lies beside the other results."""
+    job = written.job
+    folder = written.report.parent / "explorer"
+    return write_explorer(job, written.labels, lambda refs: client.images(job.id, refs), folder)
 
 
 @click.command()

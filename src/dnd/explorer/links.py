@@ -113,7 +113,13 @@ def _read_number(
 
 
 class Links(Protocol):
-    """Addresses of pages, pictures and assets, for templates."""
+    """Addresses of pages, pictures and assets, for templates.
+
+    Attributes:
+        on_server: Whether there is a server, which can search, filter and compare.
+    """
+
+    on_server: bool
 
     def asset(self, name: str) -> str:
         """A style sheet or script."""
@@ -138,6 +144,8 @@ class ServerLinks:
         root: Path under which the pages lie, without a slash at its end.
         assets: Digests of the assets, so that browsers may keep them for ever.
     """
+
+    on_server = True
 
     def __init__(self, root: str, assets: Mapping[str, str]) -> None:
         self.root = root

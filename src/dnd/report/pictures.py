@@ -146,7 +146,7 @@ def make_album(fetch: Fetch, refs: Mapping[str, Kind], level: Level) -> Album:
 
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(ordered), _CHUNK):
-            fetched = _fetch(fetch, ordered[start : start + _CHUNK])
+            fetched = fetch_those_there(fetch, ordered[start : start + _CHUNK])
             for ref, width, height, data in filter(None, pool.map(shrink, fetched)):
                 css_class = classes.setdefault(data, f"p{len(classes):x}")
                 pictures[ref] = Picture(css_class, width, height, data)
@@ -163,12 +163,14 @@ def largest_kinds(shown: Iterable[tuple[str, Kind]]) -> dict[str, Kind]:
     return kinds
 
 
-def _fetch(fetch: Fetch, refs: Sequence[str]) -> list[tuple[str, bytes]]:
-    """Images that are there; one that is gone must not take the others with it."""
+def fetch_those_there(fetch: Fetch, refs: Sequence[str]) -> list[tuple[str, bytes]]:
+    """The images that are there; one that is gone does not take the others with it."""
+    if not refs:
+        return []
     try:
         return list(zip(refs, fetch(refs), strict=True))
     except NotFound:
         if len(refs) == 1:
             return []
         middle = len(refs) // 2
-        return _fetch(fetch, refs[:middle]) + _fetch(fetch, refs[middle:])
+        return fetch_those_there(fetch, refs[:middle]) + fetch_those_there(fetch, refs[middle:])

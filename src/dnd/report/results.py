@@ -52,7 +52,7 @@ def write_results(client: Client, job: Job, out: Path) -> Written:
         StorageFull: The disk is full.
         DndError: The server does not answer; what was written before stays as it was.
     """
-    with _writing(job, out):
+    with writing_results(job, out):
         job, labels = write_labels(client, job, out)
         report = write_report(
             job,
@@ -76,7 +76,7 @@ def write_table(client: Client, job: Job, out: Path, kind: str) -> Path:
         DndError: The server does not answer; what was written before stays as it was.
     """
     target = out / f"labels.{kind}"
-    with _writing(job, out), tempfile.TemporaryDirectory(dir=out, prefix=".labels-") as folder:
+    with writing_results(job, out), tempfile.TemporaryDirectory(dir=out, prefix=".dnd-") as folder:
         draft = Path(folder)
         _, labels = write_labels(client, job, draft)
         if kind == "parquet":
@@ -86,7 +86,7 @@ def write_table(client: Client, job: Job, out: Path, kind: str) -> Path:
 
 
 @contextmanager
-def _writing(job: Job, out: Path) -> Iterator[None]:
+def writing_results(job: Job, out: Path) -> Iterator[None]:
     """Makes the folder; what goes wrong with it becomes an error that says how to go on."""
     try:
         out.mkdir(parents=True, exist_ok=True)

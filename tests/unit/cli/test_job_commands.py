@@ -139,6 +139,9 @@ def test_writes_the_results_where_it_is_told(dnd: Command, server: str, tmp_path
     assert names == ["labels.csv", "labels.jsonl", "report.html"]
     dnd("export", "--server", server)
     assert (tmp_path / "results" / "job-1" / "report.html").exists()
+    outcome = dnd("export", "--out", "here", "--explorer", "--server", server)
+    assert outcome.out.splitlines()[-1] == str(Path("here") / "explorer" / "index.html")
+    assert (tmp_path / "here" / "explorer" / "index.html").exists()
 
 
 def test_names_the_folder_when_the_results_cannot_be_written(

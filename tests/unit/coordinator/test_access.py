@@ -328,3 +328,14 @@ def test_server_binds_beyond_loopback_only_with_tokens(desk: Desk) -> None:
     replace(open_to_all, auth="tokens").validate()
     with pytest.raises(BadSetting, match="DND_AUTH = 'on'"):
         replace(desk.settings, auth="on").validate()
+
+
+async def test_reader_may_look_but_not_try(desk: Desk) -> None:
+    lock(desk)
+    headers = {"authorization": bearer(desk, "a", Role.READ), "x-part": "try"}
+    sender = headers | {"authorization": bearer(desk, "a", Role.SUBMIT)}
+    async with serve_web(desk) as http:
+        assert (await http.get("/jobs", headers=headers)).status_code == 200
+        for path in ("/jobs/j/try", "/jobs/j/units/layer/3/try"):
+            assert (await http.post(path, content=b"x", headers=headers)).status_code == 403
+            assert (await http.post(path, content=b"x", headers=sender)).status_code == 404

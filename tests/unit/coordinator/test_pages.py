@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
+import threading
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -15,10 +17,12 @@ from PIL import Image
 
 from dnd.errors import BadImage
 from dnd.explorer.site import ASSETS
+from dnd.images import encode_png
 from dnd.jobs import JobSpec, LayerUnits, UnitState
 from dnd.stages import Captions, Description
 from dnd_services.coordinator import outputs
 from dnd_services.coordinator.models import JobRow, UnitRow
+from dnd_services.coordinator.web.pages import trying
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 CONV = "features.conv"
@@ -97,6 +101,7 @@ async def test_every_page_loads_only_its_own_assets_and_runs_nothing_inline(
         f"/jobs/{job_id}/units/{CONV}/{unit}",
         "/search?q=a",
         f"/compare?a={job_id}&b={job_id}&show=all",
+        f"/jobs/{job_id}/try?layer={CONV}&unit={unit}",
     )
     async with serve_web(desk) as http:
         for path in pages:
@@ -189,6 +194,7 @@ async def test_parameters_are_escaped_too(desk: Desk, job_id: str, query: str) -
         ("/jobs/JOB/units/nosuch/3", 404, "has no layer"),
         ("/jobs/JOB/units/features.conv/99999999999999999999", 404, "has no unit"),
         ("/compare?a=nosuch&b=JOB", 404, "There is no job"),
+        ("/jobs/JOB/try?layer=nosuch", 404, "has no layer"),
         ("/compare?show=nosuch", 400, "expected changed, same or all"),
         ("/compare?page=0", 400, "page: "),
         ("/static/nosuch.css", 404, "nothing at /static/nosuch.css"),
@@ -392,3 +398,83 @@ async def test_job_page_lists_failures_with_their_reasons(desk: Desk, spec: JobS
     assert "Failures" in html
     assert "It shows &lt;nothing&gt;." in html
     assert f"/jobs/{made}/units/{CONV}/" in html
+
+
+def picture() -> bytes:
+    return encode_png(Image.new("RGB", (64, 40), "red"))
+
+
+async def test_labelled_units_light_up_when_a_picture_excites_them(
+    desk: Desk, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trying, "LEAST_SHARE", 0.0)
+    async with serve_web(desk) as http:
+        answer = await http.post(
+            f"/jobs/{job_id}/try", content=picture(), headers={"x-part": "try"}
+        )
+    assert answer.status_code == 200, answer.text
+    shown = units_on(answer.text.replace('class="unitcard"', 'class="unitcard x"'))
+    assert len(shown) == sum(bool(view.row and view.row.labels) for view in desk.units(job_id))
+    pictures = re.findall(r'src="data:image/webp;base64,([^"]+)"', answer.text)
+    assert len(pictures) == len(shown)
+    assert Image.open(io.BytesIO(base64.b64decode(pictures[0]))).size == (64, 40)
+    monkeypatch.setattr(trying, "LEAST_SHARE", 2.0)
+    async with serve_web(desk) as http:
+        answer = await http.post(
+            f"/jobs/{job_id}/try", content=picture(), headers={"x-part": "try"}
+        )
+    assert "No labelled unit of this job responds" in answer.text
+
+
+async def test_drawings_of_words_are_shown_beside_the_exemplars(desk: Desk, job_id: str) -> None:
+    unit = labelled(desk, job_id)[0]
+    async with serve_web(desk) as http:
+        answer = await http.post(
+            f"/jobs/{job_id}/units/{CONV}/{unit}/try",
+            content=f"  red {EVIL} ".encode(),
+            headers={"x-part": "try"},
+        )
+    assert answer.status_code == 200, answer.text
+    assert Document(answer.text).inline == []
+    assert "<script>alert" not in answer.text
+    assert answer.text.count('alt="Drawing of red') == 3
+    assert answer.text.count('alt="Exemplar') == 5
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "part", "status", "says"),
+    [
+        ("/jobs/JOB/try", b"no picture", "try", 400, "Not a readable"),
+        ("/jobs/JOB/try", picture(), "", 400, "own page"),
+        ("/jobs/nosuch/try", picture(), "try", 404, "There is no job"),
+        ("/jobs/JOB/try", bytes(17 * 2**20), "try", 400, "more than 16,777,216 bytes"),
+        ("/jobs/JOB/units/features.conv/8/try", b" ", "try", 400, "expected 1 to 100"),
+        ("/jobs/JOB/units/features.conv/8/try", b"a" * 101, "try", 400, "expected 1 to 100"),
+        ("/jobs/JOB/units/features.conv/8/try", b"a" * 401, "try", 400, "more than 400 bytes"),
+        ("/jobs/JOB/units/features.conv/999/try", b"a", "try", 404, "has no unit 999"),
+    ],
+)
+async def test_what_cannot_be_tried_is_said(
+    desk: Desk, job_id: str, path: str, body: bytes, part: str, status: int, says: str
+) -> None:
+    async with serve_web(desk) as http:
+        answer = await http.post(
+            path.replace("JOB", job_id), content=body, headers={"x-part": part}
+        )
+    assert answer.status_code == status
+    assert says in answer.text
+
+
+async def test_nothing_is_tried_when_the_index_is_not_there_or_others_are_trying(
+    desk: Desk, spec: JobSpec, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = desk.create(replace(spec, seed=9), request_id="early")
+    async with serve_web(desk) as http:
+        headers = {"x-part": "try"}
+        answer = await http.post(f"/jobs/{early}/try", content=picture(), headers=headers)
+        assert answer.status_code == 409
+        assert "has not indexed" in answer.text
+        monkeypatch.setattr(trying, "_turns", threading.BoundedSemaphore(1))
+        with trying._turn():
+            answer = await http.post(f"/jobs/{job_id}/try", content=picture(), headers=headers)
+        assert "Others are trying" in answer.text

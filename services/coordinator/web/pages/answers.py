@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.routing import Match
 from starlette.types import Scope
 
-from dnd.errors import DndError, Internal, NotFound, Unauthenticated
+from dnd.errors import DndError, Internal, InvalidInput, NotFound, Unauthenticated
 from dnd.explorer.links import ServerLinks
 from dnd.explorer.site import asset_digests, render
 from dnd_services.coordinator.web import problems
@@ -24,7 +24,7 @@ log = logging.getLogger("dnd.server")
 
 # Nothing is loaded from elsewhere, no style or script stands in a page, nobody frames it.
 CONTENT_POLICY = (
-    "default-src 'none'; img-src 'self' blob:; style-src 'self'; script-src 'self'; "
+    "default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
@@ -67,6 +67,22 @@ def kept_for_ever(request: Request, data: bytes, media_type: str) -> Response:
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     return Response(data, media_type=media_type, headers=headers)
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """What a script of ours has sent.
+
+    Raises:
+        InvalidInput: Another site has sent it, or it is too large.
+    """
+    if request.headers.get("x-part") != "try":  # which no other site's page can set
+        raise InvalidInput("Pictures and words are sent from the explorer's own page.")
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > max_bytes:
+            raise InvalidInput(f"That is more than {max_bytes:,} bytes: send something smaller.")
+    return bytes(data)
 
 
 def error_page(request: Request, error: DndError) -> HTMLResponse:

@@ -6,15 +6,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dnd.artifacts import ArtifactStore
 from dnd.errors import BadImage, NotFound
+from dnd.explorer.mosaics import make_mosaic
 from dnd.images import decode_image, encode_thumbnail
 
 MAX_KEPT_BYTES = 64 * 2**20
 MAX_AT_ONCE = 2
-MOSAIC_SIDE = 288
 QUALITY = 82
 
 
@@ -48,7 +48,9 @@ class Pictures:
         Raises:
             NotFound: One is gone, or it is no image.
         """
-        return self._get(("mosaic", *refs), lambda: _make_mosaic(artifacts, refs))
+        return self._get(
+            ("mosaic", *refs), lambda: make_mosaic([_read(artifacts, ref) for ref in refs])
+        )
 
     def _get(self, key: tuple[str, ...], make: Callable[[], bytes]) -> bytes:
         with self._lock:
@@ -71,16 +73,3 @@ def _read(artifacts: ArtifactStore, ref: str) -> Image.Image:
         return decode_image(artifacts.get_bytes(ref))
     except BadImage:
         raise NotFound(f"There is no image {ref}.") from None
-
-
-def _make_mosaic(artifacts: ArtifactStore, refs: Sequence[str]) -> bytes:
-    images = [_read(artifacts, ref) for ref in refs]
-    columns = 1 if len(images) == 1 else 2
-    gap = 2 if columns > 1 else 0
-    tile = (MOSAIC_SIDE - gap) // columns
-    sheet = Image.new("RGB", (MOSAIC_SIDE, MOSAIC_SIDE), "white")
-    for place, image in enumerate(images):
-        row, column = divmod(place, columns)
-        fitted = ImageOps.fit(image, (tile, tile), Image.Resampling.LANCZOS)
-        sheet.paste(fitted, (column * (tile + gap), row * (tile + gap)))
-    return encode_thumbnail(sheet, MOSAIC_SIDE, QUALITY)

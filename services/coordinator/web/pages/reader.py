@@ -16,6 +16,7 @@ from dnd.artifacts import ArtifactStore
 from dnd.errors import DndError, NotFound
 from dnd.explorer.histograms import Histogram, make_histogram
 from dnd.explorer.links import ServerLinks, UnitQuery
+from dnd.explorer.mosaics import NUM_TILES
 from dnd.explorer.views import Card, boxed_sources
 from dnd.jobs import Job, UnitState, job_from_message
 from dnd.types import UnitExemplars
@@ -24,9 +25,9 @@ from dnd_services.coordinator.models import JobRow
 from dnd_services.coordinator.servicer import CoordinatorServicer
 from dnd_services.coordinator.store import browsing, jobs, reading
 from dnd_services.coordinator.store.reading import UnitView
+from dnd_services.coordinator.web.pages.trying import Trial, open_trial
 
 T = TypeVar("T")
-NUM_TILES = 4
 MAX_RECORDS = 128
 MAX_SIZES = 20_000
 
@@ -102,6 +103,11 @@ class Reader:
         with Image.open(io.BytesIO(self.artifacts.get_bytes(ref))) as image:
             turned = image.getexif().get(0x0112, 1) >= 5
             return (image.height, image.width) if turned else image.size
+
+    def trial(self, job_id: str) -> Trial:
+        """What a job's units are tried with."""
+        services = self._servicer.services
+        return self.read(lambda session: open_trial(session, self.find(session, job_id), services))
 
     def now(self, session: Session) -> float:
         """The time by which jobs are dated, seconds since 1970."""

@@ -10,11 +10,13 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from dnd.errors import InvalidInput, NotFound
 from dnd.explorer.links import UnitQuery, read_query
 from dnd.explorer.site import ASSETS, read_asset
 from dnd.explorer.views import LEVEL, SIDES, LayerCard, LinkedPictures, make_bins, segments
+from dnd.images import MAX_BYTES
 from dnd.jobs import UnitState
 from dnd.report.overview import choose_places
 from dnd.report.units import shown_pictures, view_unit
@@ -22,6 +24,7 @@ from dnd_services.coordinator.models import JobLayerRow, JobRow
 from dnd_services.coordinator.store import browsing, pairing, reading
 from dnd_services.coordinator.store.pairing import CHANGES
 from dnd_services.coordinator.web.calls import Calls, calls_of
+from dnd_services.coordinator.web.pages import trying
 from dnd_services.coordinator.web.pages.answers import (
     ElsewhereRoute,
     PageRoute,
@@ -29,6 +32,7 @@ from dnd_services.coordinator.web.pages.answers import (
     links_of,
     live_page,
     page,
+    read_body,
 )
 from dnd_services.coordinator.web.pages.pictures import Pictures
 from dnd_services.coordinator.web.pages.reader import Reader, Shelf, card_of
@@ -51,7 +55,16 @@ def reader_of(request: Request, calls: Annotated[Calls, Depends(calls_of)]) -> R
     return Reader(state.servicer, calls.tenant, state.shelf)
 
 
+def trier_of(
+    reader: Annotated[Reader, Depends(reader_of)], calls: Annotated[Calls, Depends(calls_of)]
+) -> Reader:
+    """The reader of somebody who may make models work, as for a job."""
+    calls.expect_allowed("CreateJob")
+    return reader
+
+
 Reads = Annotated[Reader, Depends(reader_of)]
+Tries = Annotated[Reader, Depends(trier_of)]
 
 
 @router.get("/")
@@ -110,7 +123,7 @@ def job_page(request: Request, reader: Reads, job_id: str) -> Response:
                 for place in choose_places(job, job.num_units)
                 for view in reading.list_units(session, row, "", None, place, 1)
             ],
-            can_try=False,
+            can_try=True,
         )
 
     return reader.read(look)
@@ -181,7 +194,7 @@ def unit_page(request: Request, reader: Reads, job_id: str, layer: str, unit: in
             up=links.units(job_id, listed),
             before=card_of(row, before, links, query) if before else None,
             after=card_of(row, after, links, query) if after else None,
-            can_try=False,
+            can_try=True,
         )
 
     return reader.read(look)
@@ -282,6 +295,53 @@ def compare_page(
         )
 
     return reader.read(look)
+
+
+@router.get("/jobs/{job_id}/try")
+def try_page(
+    request: Request, reader: Reads, job_id: str, layer: str = "", unit: int = 0
+) -> Response:
+    links = links_of(request)
+
+    def look(session: Session) -> Response:
+        row = reader.find(session, job_id)
+        view = reading.find_unit(session, row, layer, unit) if layer else None
+        return page(
+            request,
+            "try.html.j2",
+            job=reader.job(session, row),
+            card=card_of(row, view, links) if view else None,
+        )
+
+    return reader.read(look)
+
+
+@router.post("/jobs/{job_id}/try")
+async def try_picture(request: Request, reader: Tries, job_id: str) -> Response:
+    data = await read_body(request, MAX_BYTES)
+
+    def light_up() -> Response:
+        trial = reader.trial(job_id)
+        found = trying.light_up(trial, data)
+        return page(request, "try_picture.html.j2", job=job_id, found=found)
+
+    return await run_in_threadpool(light_up)
+
+
+@router.post("/jobs/{job_id}/units/{layer:path}/{unit:int}/try")
+async def try_words(
+    request: Request, reader: Tries, job_id: str, layer: str, unit: int
+) -> Response:
+    words = (await read_body(request, 4 * trying.MAX_WORDS)).decode(errors="replace")
+
+    def draw() -> Response:
+        record = reader.read(
+            lambda session: reader.record(session, reader.find(session, job_id), layer, unit)
+        )
+        answer = trying.draw_words(reader.trial(job_id), layer, unit, words, record)
+        return page(request, "try_words.html.j2", answer=answer)
+
+    return await run_in_threadpool(draw)
 
 
 def elsewhere(request: Request) -> Response:

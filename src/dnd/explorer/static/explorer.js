@@ -103,4 +103,84 @@
       });
     }
   }
+
+  // Try it: a picture or words go to the server, which answers a part of a page.
+  const ask = async (form, address, body) => {
+    const told = form.querySelector(".found");
+    const place = form.parentElement.querySelector(".answer");
+    told.textContent = "Working …";
+    place.setAttribute("aria-busy", "true");
+    try {
+      const answer = await fetch(address, { method: "POST", headers: { "X-Part": "try" }, body });
+      const text = await answer.text();
+      if (answer.ok) place.innerHTML = text;
+      told.textContent = answer.ok ? "" : new DOMParser().parseFromString(text, "text/html").querySelector(".lead")?.textContent || "It did not work.";
+    } catch (error) {
+      told.textContent = "The server does not answer.";
+    }
+    place.removeAttribute("aria-busy");
+  };
+  for (const form of $$("form[data-words]"))
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      ask(form, form.dataset.words, form.elements.words.value);
+    });
+  for (const form of $$("form[data-drop]")) {
+    const input = form.querySelector("input");
+    const send = (file) => {
+      if (!file) return;
+      form.querySelector("label span").textContent = file.name;
+      ask(form, form.dataset.drop, file);
+    };
+    input.addEventListener("change", () => send(input.files[0]));
+    document.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      form.classList.add("over");
+    });
+    document.addEventListener("dragleave", () => form.classList.remove("over"));
+    document.addEventListener("drop", (event) => {
+      event.preventDefault();
+      form.classList.remove("over");
+      send(event.dataTransfer.files[0]);
+    });
+  }
+
+  // In a folder there is no server to search: the page looks through units.js.
+  const words = document.getElementById("words");
+  if (words && window.units) {
+    const make = (tag, name, text) => {
+      const element = document.createElement(tag);
+      element.className = name;
+      if (text !== undefined) element.textContent = text;
+      return element;
+    };
+    const show = () => {
+      const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const fits = ([layer, unit, , label, second]) => {
+        const text = `${label} ${second} ${layer} ${unit}`.toLowerCase();
+        return wanted.every((word) => text.includes(word));
+      };
+      const found = wanted.length ? window.units.filter(fits) : [];
+      const cards = found.slice(0, 96).map(([layer, unit, state, label, second, percentile, href, mosaic]) => {
+        const card = make("a", `unitcard ${state}`);
+        card.href = href;
+        card.dataset.step = "";
+        const picture = make("span", "mosaic");
+        if (mosaic) {
+          const image = make("img", "");
+          image.src = mosaic;
+          image.alt = "";
+          picture.append(image);
+        }
+        card.append(picture, make("span", "name", label || "no label"), make("span", "second", second));
+        card.append(make("span", "place", `${layer} ${unit}${percentile === null ? "" : ` · ${percentile.toFixed(2)}`}`));
+        return card;
+      });
+      document.getElementById("hits").replaceChildren(...cards);
+      document.getElementById("found").textContent = wanted.length ? `${found.length} units` : "";
+    };
+    words.addEventListener("input", show);
+    words.form.addEventListener("submit", (event) => event.preventDefault());
+    show();
+  }
 })();
