@@ -45,7 +45,8 @@ MORE_KEYS: Mapping[str, tuple[str, ...]] = {
 _FILE_KEYS = frozenset({"model", "prompts", "api_key_file", "budgets", "admin_token_file"})
 COORDINATOR_KEYS = (
     *("port", "metrics_port", "drain_s", "lease_s", "renew_s", "heartbeat_s", "rpc_deadline_s"),
-    *("max_attempts", "backoff_s", "pause_s", "down_s", "share_drawings", "sweep_s", "poll_s"),
+    *("max_attempts", "backoff_s", "pause_s", "down_s", "share_drawings", "reuse_results"),
+    *("sweep_s", "poll_s"),
     *("leader_s", "target_task_s", "cap_task_s", "max_task_items", "min_task_items"),
     *("chunk_units", "open_units", "freeze_s", "budgets", "scale_to_zero", "web_port"),
     *("auth", "admin_token_file", "calls_per_s"),
