@@ -447,7 +447,7 @@ async def test_drawings_of_words_are_shown_beside_the_exemplars(desk: Desk, job_
         ("/jobs/JOB/try", b"no picture", "try", 400, "Not a readable"),
         ("/jobs/JOB/try", picture(), "", 400, "own page"),
         ("/jobs/nosuch/try", picture(), "try", 404, "There is no job"),
-        ("/jobs/JOB/try", bytes(17 * 2**20), "try", 400, "more than 16,777,216 bytes"),
+        ("/jobs/JOB/try", bytes(17 * 2**20), "try", 400, "more than 16 MiB"),
         ("/jobs/JOB/units/features.conv/8/try", b" ", "try", 400, "expected 1 to 100"),
         ("/jobs/JOB/units/features.conv/8/try", b"a" * 101, "try", 400, "expected 1 to 100"),
         ("/jobs/JOB/units/features.conv/8/try", b"a" * 401, "try", 400, "more than 400 bytes"),
