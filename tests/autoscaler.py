@@ -10,6 +10,19 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+Series = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def read_metrics(url: str) -> Series:
+    """The values of a metrics page by name and labels."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text = answer.read().decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): float(sample.value)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
 
 @dataclass
 class SimulatedScaler:
@@ -24,26 +37,24 @@ class SimulatedScaler:
     """
 
     manifest: Mapping[str, Any]
-    page: str
     target_s: float
 
-    def desired(self, current: int) -> int:
-        """How many replicas there should be."""
+    def desired(self, current: int, metrics: Series) -> int:
+        """How many replicas there should be.
+
+        Raises:
+            KeyError: A value that the manifest names is not on the page.
+        """
         spec = self.manifest["spec"]
-        values = [self._read(one["metadata"]["valueLocation"]) for one in spec["triggers"]]
+        values = [metrics[_place(one["metadata"]["valueLocation"])] for one in spec["triggers"]]
         if max(values) <= 0:
             return max(current - 1, int(spec["minReplicaCount"]))
         wanted = min(math.ceil(max(values) / self.target_s), int(spec["maxReplicaCount"]))
         return max(1, min(wanted, max(1, 2 * current)), current - 1)
 
-    def _read(self, location: str) -> float:
-        """The value of a series, 'name{label="value"}'."""
-        name, _, rest = location.partition("{")
-        label, _, value = rest.rstrip("}").partition("=")
-        with urllib.request.urlopen(self.page, timeout=10) as answer:
-            text = answer.read().decode()
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if sample.name == name and sample.labels.get(label) == value.strip('"'):
-                    return float(sample.value)
-        raise AssertionError(f"{location} is not on {self.page}")
+
+def _place(location: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    """'name{label="value"}' as a key of `Series`."""
+    name, _, rest = location.partition("{")
+    label, _, value = rest.rstrip("}").partition("=")
+    return name, frozenset({(label, value.strip('"'))})
