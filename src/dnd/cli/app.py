@@ -46,6 +46,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
         stack_commands.up,
         stack_commands.status,
         stack_commands.down,
+        stack_commands.backup,
         token_commands.tokens,
     ),
     "A deployment on Kubernetes": (cluster_commands.cluster,),

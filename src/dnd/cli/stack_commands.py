@@ -1,4 +1,4 @@
-"""dnd up, status, down."""
+"""dnd up, status, down, backup."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
-from dnd.cli.console import console, is_terminal, say
+from dnd.cli.console import console, format_bytes, is_terminal, say
 from dnd.cli.options import home_option
 from dnd.cli.stack_view import StackView, status_table
 from dnd.errors import NotFound, Unavailable
 from dnd.stack import (
     Health,
     Home,
+    back_up,
     dead_members,
     default_yaml,
     describe_death,
@@ -124,3 +125,21 @@ def down(home: Path, timeout_s: float) -> None:
         say(f"No stack was running in {place.path} any more; its traces are removed.")
         return
     say(f"Stopped {num} processes." + (f" Killed: {', '.join(killed)}." if killed else ""))
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@home_option
+def backup(folder: Path, home: Path) -> None:
+    """Copy the local stack's record and artifacts to FOLDER while it runs.
+
+    The copy is a home: `dnd up --home FOLDER` goes on with the jobs from where they were. A copy
+    that is named again is brought up to date; only new artifacts are copied then. Call neither
+    `dnd delete` nor `dnd gc` meanwhile.
+    """
+    made = back_up(Home(home), folder)
+    say(
+        f"{folder} has the record and {made.num_artifacts:,} artifacts "
+        f"({format_bytes(made.num_bytes)}), {made.num_new:,} of them new. "
+        f"To go on from it: `dnd up --home {folder}`."
+    )

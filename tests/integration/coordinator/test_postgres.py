@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,8 @@ from sqlalchemy.orm import Session
 
 from dnd.errors import BadSetting
 from dnd.jobs import JobState
-from dnd.testing import Fakes
+from dnd.stack.backup import copy_artifacts
+from dnd.testing import Fakes, start_fakes
 from dnd.testing.postgres import PostgresServer, find_postgres, start_postgres
 from dnd_services.coordinator import states
 from dnd_services.coordinator.migrate import migrate
@@ -38,6 +41,11 @@ def server() -> Iterator[PostgresServer]:
 @pytest.fixture
 def url(server: PostgresServer) -> str:
     """A database of its own, empty."""
+    return make_database(server)
+
+
+def make_database(server: PostgresServer) -> str:
+    """Makes an empty database; its URL."""
     store = Store(server.url)
     with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         number = connection.scalar(text("SELECT count(*) FROM pg_database"))
@@ -101,17 +109,21 @@ def test_transaction_runs_again_when_it_was_ended_because_of_a_deadlock(url: str
     store.close()
 
 
-def test_records_are_those_of_sqlite_when_a_worker_is_killed(
+def test_records_are_those_of_sqlite_when_a_worker_is_killed_and_from_a_dump(
+    server: PostgresServer,
     url: str,
     fakes: Fakes,
     undisturbed: list[dict[str, Any]],
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
 ) -> None:
-    with start_stack(tmp_path_factory.mktemp("postgres"), fakes, url) as stack:
+    dump, copied = tmp_path / "record.dump", tmp_path / "artifacts"
+    with start_stack(tmp_path / "postgres", fakes, url) as stack:
         stack.start_workers("first", "second")
         with stack.client("killed") as client, stack.client("other") as other:
             ids = [one.create_job(SPEC).id for one in (client, other)]
             wait_until(lambda: _runs(stack), "a worker has claimed something")
+            run_tool("pg_dump", "--format", "custom", "--file", dump, plain(url))
+            copy_artifacts(fakes.artifacts.root, copied)
             stack.kill_worker("second")
             for one, job_id in zip((client, other), ids, strict=True):
                 job = finish(one, job_id)
@@ -119,6 +131,32 @@ def test_records_are_those_of_sqlite_when_a_worker_is_killed(
                 assert records(one, job_id) == undisturbed
                 check_counters(stack.store, job_id)
         assert "deadlock" not in stack.log("first") + stack.log("second")
+
+    new = make_database(server)
+    run_tool("pg_restore", "--exit-on-error", "--dbname", plain(new), dump)
+    with (
+        start_fakes(copied) as others,
+        start_stack(tmp_path / "restored", others, new) as restored,
+        restored.client("killed") as client,
+    ):
+        assert client.get_job(ids[0]).state is JobState.RUNNING
+        assert restored.claimables(ids[0])
+        restored.start_workers("first")
+        assert finish(client, ids[0]).state is JobState.COMPLETED
+        assert records(client, ids[0]) == undisturbed
+        check_counters(restored.store, ids[0])
+
+
+def run_tool(name: str, *arguments: object) -> None:
+    """Runs one of the programs that come with the server."""
+    command = [str(find_postgres() / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def plain(url: str) -> str:
+    """A URL as PostgreSQL's own programs take it."""
+    return url.replace("+psycopg", "")
 
 
 def _runs(stack: CoordinatorStack) -> bool:
