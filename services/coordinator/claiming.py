@@ -22,6 +22,7 @@ from dnd_services.coordinator.models import (
     UnitRow,
     WorkRow,
 )
+from dnd_services.coordinator.store.bulk import among
 from dnd_services.coordinator.store.claims import Ticket, move, read_rows, read_taken, take
 from dnd_services.coordinator.store.counters import Tally
 from dnd_services.coordinator.store.reading import read_layers
@@ -111,7 +112,7 @@ def _idle_works(session: Session, taken: Sequence[Ticket]) -> dict[int, str]:
         select(WorkRow.id, JobRow.state)
         .join(JobRow, JobRow.id == WorkRow.job_id)
         .where(
-            WorkRow.id.in_([ticket.id for ticket in taken]),
+            among(session, WorkRow.id, [ticket.id for ticket in taken]),
             JobRow.state != JobState.RUNNING.value,
         )
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from dnd import stages
 from dnd.clients import Services
@@ -16,6 +16,7 @@ from dnd_services.coordinator import outputs, states
 from dnd_services.coordinator.frozen import artifact_key
 from dnd_services.coordinator.models import ImageSetRow, JobLayerRow, JobRow, UnitRow, WorkRow
 from dnd_services.coordinator.store import Store
+from dnd_services.coordinator.store.bulk import update_rows
 from dnd_services.coordinator.store.claims import Ticket, find_held, read_rows
 from dnd_services.coordinator.store.sets import sample_sets
 
@@ -67,7 +68,7 @@ def _write(store: Store, ticket: Ticket, aucs: list[dict[str, Any]]) -> bool:
     with store.writing() as session:
         if not find_held(session, WorkRow, [ticket]):
             return False
-        session.execute(update(UnitRow), aucs)
+        update_rows(session, UnitRow, aucs)
         return True
 
 

@@ -26,6 +26,7 @@ from dnd_services.coordinator.models import (
     JOB_SET_OPEN,
     SET_IN_FLIGHT,
     WORK_IN_FLIGHT,
+    WORK_READY,
     CounterRow,
     ImageSetRow,
     JobRow,
@@ -340,7 +341,7 @@ def _ready_rows(session: Session, stage: str, job_id: str, now: float, limit: in
         .where(
             WorkRow.job_id == job_id,
             WorkRow.stage == stage,
-            WorkRow.state == states.READY,
+            WORK_READY,
             WorkRow.not_before <= now,
         )
         .order_by(WorkRow.id)

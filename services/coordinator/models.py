@@ -25,9 +25,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 _SQL_TYPES = {float: Double, str: Text, dict[str, Any]: JSON, list[Any]: JSON}
 RowId = BigInteger().with_variant(Integer, "sqlite")
 # Partial indexes serve only queries that repeat their condition literally: use these in both.
+_IS_READY = text("state = 'READY'")
 _IN_FLIGHT = text("state IN ('QUEUED', 'RUNNING')")
 _IS_OPEN = text("is_open")
 _IS_DELETED = text("deleted_at > 0")
+WORK_READY = text("work.state = 'READY'")
 WORK_IN_FLIGHT = text("work.state IN ('QUEUED', 'RUNNING')")
 SET_IN_FLIGHT = text("image_set.state IN ('QUEUED', 'RUNNING')")
 JOB_SET_OPEN = text("job_set.is_open")
@@ -189,7 +191,7 @@ class WorkRow(Claimable, Base):
     __tablename__ = "work"
     __table_args__ = (
         UniqueConstraint("job_id", "stage", "scope", "ordinal", name="uq_work"),
-        Index("ix_work_ready", "job_id", "stage", "state", "id"),
+        _index_where("ix_work_ready", "job_id", "stage", "id", where=_IS_READY),
         _index_where("ix_work_in_flight", "stage", "state", where=_IN_FLIGHT),
     )
 

@@ -18,7 +18,8 @@ same functions from its queues.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -500,8 +501,10 @@ def score_concepts(
         answers = measure_images(services, plan, some)
         measured.update(zip((s.key for s in some), answers, strict=True))
 
+    # Units that are alike ask for the same drawings.
+    read = functools.lru_cache(maxsize=256)(services.artifacts.get_array)
     prepared: list[OrError[tuple[ScoredCandidate, ...]]] = [
-        _gather_candidates(services, plan, layer, exemplars.unit, proposal, image_sets, measured)
+        _gather_candidates(read, plan, layer, exemplars.unit, proposal, image_sets, measured)
         for exemplars, proposal in parts
     ]
     asked = [
@@ -542,7 +545,7 @@ def score_concepts(
 
 
 def _gather_candidates(
-    services: Services,
+    read: Callable[[str], np.ndarray],
     plan: Plan,
     layer: str,
     unit: int,
@@ -565,7 +568,7 @@ def _gather_candidates(
         if isinstance(measurement, DndError):
             gathered.append(ScoredCandidate(candidate, prompt, dropped=measurement.message))
             continue
-        array = services.artifacts.get_array(measurement.activations_refs[place])
+        array = read(measurement.activations_refs[place])
         gathered.append(
             ScoredCandidate(
                 candidate, prompt, drawings.images, tuple(float(a) for a in array[:, unit])

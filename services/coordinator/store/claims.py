@@ -24,6 +24,7 @@ from dnd_services.coordinator.models import (
     JobSetRow,
     WorkRow,
 )
+from dnd_services.coordinator.store.bulk import among
 from dnd_services.coordinator.store.counters import Tally
 
 C = TypeVar("C", bound=Claimable)
@@ -59,7 +60,7 @@ def _update(session: Session, table: type[C], ids: Sequence[int], **values: Any)
     for start in range(0, len(ids), _ROWS_PER_STATEMENT):
         some = ids[start : start + _ROWS_PER_STATEMENT]
         session.execute(
-            update(table).where(table.id.in_(some)).values(**values),
+            update(table).where(among(session, table.id, some)).values(**values),
             execution_options={"synchronize_session": False},
         )
 
@@ -68,7 +69,7 @@ def read_rows(
     session: Session, table: type[C], ids: Iterable[int], *, lock: bool = True
 ) -> dict[int, C]:
     """Rows by id, locked until the end of the transaction where the database locks rows."""
-    statement = select(table).where(table.id.in_(list(ids))).order_by(table.id)
+    statement = select(table).where(among(session, table.id, list(ids))).order_by(table.id)
     if lock:
         statement = statement.with_for_update()
     return {row.id: row for row in session.scalars(statement)}
@@ -78,31 +79,40 @@ def queue(
     session: Session, table: type[C], ids: Sequence[int], task: str, now: float
 ) -> list[Ticket]:
     """READY -> QUEUED: hands rows out under a new fence. Publish the tickets after the commit."""
-    tally = Tally(session)
-    rows = [row for row in _locked(session, table, ids) if row.state == states.READY]
-    for row in rows:
-        if table is WorkRow:
-            tally.add_move(row.job_id, row.stage, row.scope, row.state, states.QUEUED)
-    _update(
-        session,
-        table,
-        [row.id for row in rows],
-        state=states.QUEUED,
-        fence=table.fence + 1,
-        dispatches=table.dispatches + 1,
-        task=task,
-        queued_at=now,
+    statement = (
+        update(table)
+        .where(among(session, table.id, ids), table.state == states.READY)
+        .values(
+            state=states.QUEUED,
+            fence=table.fence + 1,
+            dispatches=table.dispatches + 1,
+            task=task,
+            queued_at=now,
+        )
+        .returning(*_columns(table))
+        .execution_options(synchronize_session=False)
     )
+    rows = sorted(session.execute(statement).all(), key=lambda row: row.id)
+    tally = Tally(session)
+    for row in rows if table is WorkRow else ():
+        tally.add_move(row.job_id, row.stage, row.scope, states.READY, states.QUEUED)
     tally.write()
-    return [Ticket(row.id, row.fence + 1) for row in rows]
+    return [Ticket(row.id, row.fence) for row in rows]
 
 
-def _locked(session: Session, table: type[C], ids: Sequence[int]) -> Sequence[Any]:
-    """What a move needs of rows, without the rows themselves; locked, ascending by id."""
+def _columns(table: type[C]) -> list[Any]:
+    """What a move needs to know of a row."""
     columns: list[Any] = [table.id, table.fence, table.state]
     if table is WorkRow:
         columns += [WorkRow.job_id, WorkRow.stage, WorkRow.scope]
-    statement = select(*columns).where(table.id.in_(list(ids))).order_by(table.id)
+    return columns
+
+
+def _locked(session: Session, table: type[C], ids: Sequence[int]) -> Sequence[Any]:
+    """Those columns of rows, which are locked, ascending by id."""
+    statement = (
+        select(*_columns(table)).where(among(session, table.id, list(ids))).order_by(table.id)
+    )
     return session.execute(statement.with_for_update()).all()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dnd.errors import NotFound
 from dnd_services.coordinator.models import ConceptSetRow
-from dnd_services.coordinator.store.counters import insert_into
+from dnd_services.coordinator.store.bulk import insert_rows
 from dnd_services.coordinator.store.engine import Store
 
 _REFERENCE = "sha256:"
@@ -13,8 +13,7 @@ _REFERENCE = "sha256:"
 def keep(store: Store, tenant: str, ref: str) -> None:
     """Takes down that a tenant has given a concept set."""
     with store.writing() as session:
-        statement = insert_into(session, ConceptSetRow).on_conflict_do_nothing()
-        session.execute(statement, [{"tenant": tenant, "ref": ref}])
+        insert_rows(session, ConceptSetRow, [{"tenant": tenant, "ref": ref}], ignore=True)
 
 
 def check(store: Store, tenant: str, concept_set: str) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from dnd_services.coordinator.models import Base, CounterRow, WorkRow
+from dnd_services.coordinator.models import CounterRow, WorkRow
 from dnd_services.coordinator.states import counter_name
+from dnd_services.coordinator.store.bulk import insert_rows
 
 UNIT = "unit"
 """Counter of units by `dnd.jobs.UnitState`; the others are named by stage."""
@@ -52,21 +51,7 @@ class Tally:
             if num
         ]
         self._deltas.clear()
-        if rows:
-            statement = insert_into(self.session, CounterRow)
-            self.session.execute(
-                statement.on_conflict_do_update(
-                    index_elements=["job_id", "name", "state"],
-                    set_={"num": CounterRow.num + statement.excluded.num},
-                ),
-                rows,
-            )
-
-
-def insert_into(session: Session, table: type[Base]) -> Any:
-    """An INSERT that knows ON CONFLICT, in the dialect of the session's database."""
-    dialect = session.get_bind().dialect.name
-    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+        insert_rows(self.session, CounterRow, rows, add=["num"])
 
 
 def read_counters(session: Session, job_id: str) -> dict[str, dict[str, int]]:

@@ -9,7 +9,7 @@ from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from dnd_services.coordinator.models import StageAverageRow, StageHealthRow, StagePauseRow
-from dnd_services.coordinator.store.counters import insert_into
+from dnd_services.coordinator.store.bulk import insert_rows
 
 _WEIGHT = 0.2
 _MAX_DELAY_S = 300.0
@@ -30,10 +30,8 @@ def record_time(session: Session, stage: str, profile: str, item_s: float, num: 
     """Moves the average time of an item towards what a task has just taken per item."""
     row = session.get(StageAverageRow, (stage, profile), with_for_update=True)
     if row is None:
-        session.execute(
-            insert_into(session, StageAverageRow).on_conflict_do_nothing(),
-            {"stage": stage, "profile": profile, "item_s": item_s, "num_items": num},
-        )
+        new = {"stage": stage, "profile": profile, "item_s": item_s, "num_items": num}
+        insert_rows(session, StageAverageRow, [new], ignore=True)
     else:
         row.item_s += _WEIGHT * (item_s - row.item_s)
         row.num_items += num

@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from dnd_services.coordinator.models import LeaseRow, ReplicaRow
-from dnd_services.coordinator.store.counters import insert_into
+from dnd_services.coordinator.store.bulk import insert_rows
 
 LEADER = "dispatcher"
 _FORGET_S = 600.0
@@ -16,10 +16,7 @@ _FORGET_S = 600.0
 
 def lead(session: Session, owner: str, now: float, ttl_s: float) -> bool:
     """Becomes or stays leader; false while somebody else's lease runs."""
-    session.execute(
-        insert_into(session, LeaseRow).on_conflict_do_nothing(),
-        {"name": LEADER, "owner": owner, "until": 0.0},
-    )
+    insert_rows(session, LeaseRow, [{"name": LEADER, "owner": owner, "until": 0.0}], ignore=True)
     row = session.get_one(LeaseRow, LEADER, with_for_update=True)
     if row.owner != owner and row.until > now:
         return False
@@ -37,22 +34,9 @@ def step_down(session: Session, owner: str) -> None:
 
 def beat(session: Session, replica: str, stages: Sequence[str], threads: int, now: float) -> None:
     """A worker process says that it is there."""
-    statement = insert_into(session, ReplicaRow)
-    session.execute(
-        statement.on_conflict_do_update(
-            index_elements=["id", "stage"], set_={"seen_at": statement.excluded.seen_at}
-        ),
-        [
-            {
-                "id": replica,
-                "stage": stage,
-                "threads": threads,
-                "started_at": now,
-                "seen_at": now,
-            }
-            for stage in stages
-        ],
-    )
+    started = {"threads": threads, "started_at": now, "seen_at": now}
+    rows = [{"id": replica, "stage": stage, **started} for stage in sorted(stages)]
+    insert_rows(session, ReplicaRow, rows, replace=["seen_at"])
 
 
 def leave(session: Session, replica: str) -> None:

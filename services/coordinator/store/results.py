@@ -8,7 +8,8 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from dnd_services.coordinator.models import CounterRow, ResultRow
-from dnd_services.coordinator.store.counters import Tally, insert_into
+from dnd_services.coordinator.store.bulk import among, insert_rows
+from dnd_services.coordinator.store.counters import Tally
 
 _ROWS_PER_STATEMENT = 500
 COMPUTED, REUSED = "computed", "reused"
@@ -20,22 +21,15 @@ def find_results(session: Session, keys: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for start in range(0, len(keys), _ROWS_PER_STATEMENT):
         some = keys[start : start + _ROWS_PER_STATEMENT]
-        statement = select(ResultRow.key, ResultRow.ref).where(ResultRow.key.in_(some))
+        statement = select(ResultRow.key, ResultRow.ref).where(among(session, ResultRow.key, some))
         found.update((key, ref) for key, ref in session.execute(statement))
     return found
 
 
 def keep_results(session: Session, refs: Mapping[str, str]) -> None:
     """Writes references of results by key; one that is known already is replaced."""
-    if not refs:
-        return
-    statement = insert_into(session, ResultRow)
-    session.execute(
-        statement.on_conflict_do_update(
-            index_elements=["key"], set_={"ref": statement.excluded.ref}
-        ),
-        [{"key": key, "ref": ref} for key, ref in sorted(refs.items())],
-    )
+    rows = [{"key": key, "ref": ref} for key, ref in sorted(refs.items())]
+    insert_rows(session, ResultRow, rows, replace=["ref"])
 
 
 def forget_results(session: Session, keys: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from sqlalchemy import exists, insert, select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from dnd.artifacts import ArtifactStore
@@ -14,6 +14,7 @@ from dnd.types import UnitActivity
 from dnd_services.coordinator import states
 from dnd_services.coordinator.dissections import JobDissections
 from dnd_services.coordinator.models import JobLayerRow, JobRow, UnitRow, WorkRow
+from dnd_services.coordinator.store.bulk import insert_rows
 from dnd_services.coordinator.store.counters import UNIT, Tally, read_counters
 from dnd_services.coordinator.store.spending import limits_of, spend
 from dnd_services.coordinator.store.steps import dissections, end_job_if_done, read_job
@@ -131,11 +132,10 @@ def fill_rows(
                         "state": states.READY,
                     }
                 )
-    if units:
-        session.execute(insert(UnitRow), units)
+    insert_rows(session, UnitRow, units)
     if works:
         works = [works[place] for place in np.argsort(turns, kind="stable")]
-        session.execute(insert(WorkRow), works)
+        insert_rows(session, WorkRow, works)
         tally.add(job_id, _FIRST_STAGE, states.READY, len(works))
     job.next_ordinal = last
     job.num_ended += len(units) - len(works)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from dnd.chunks import chunks
 from dnd_services.coordinator.models import JobLayerRow, JobRow, LabelVectorRow, UnitRow
-from dnd_services.coordinator.store.counters import insert_into
+from dnd_services.coordinator.store.bulk import insert_rows
 
 _ROWS_PER_STATEMENT = 500
 
@@ -84,8 +84,7 @@ def write_vectors(session: Session, model: str, vectors: Mapping[str, np.ndarray
         {"model": model, "label": _hash(label), "vector": vector.astype(np.float16).tobytes()}
         for label, vector in vectors.items()
     ]
-    if rows:
-        session.execute(insert_into(session, LabelVectorRow).on_conflict_do_nothing(), rows)
+    insert_rows(session, LabelVectorRow, rows, ignore=True)
 
 
 def _hash(label: str) -> str:

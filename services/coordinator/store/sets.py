@@ -19,7 +19,8 @@ from dnd_services.coordinator.models import (
     SetWaitRow,
     WorkRow,
 )
-from dnd_services.coordinator.store.counters import Tally, insert_into, read_counters
+from dnd_services.coordinator.store.bulk import Values, among, insert_rows, update_rows
+from dnd_services.coordinator.store.counters import Tally, read_counters
 from dnd_services.coordinator.store.results import count_results
 
 _ROWS_PER_STATEMENT = 500
@@ -66,18 +67,16 @@ def ask_for_sets(
     wanted = {need.key: need for some in needs.values() for need in some}
     if not wanted:
         return {ordinal: Asked((), 0) for ordinal in needs}
-    session.execute(
-        insert_into(session, ImageSetRow).on_conflict_do_nothing(index_elements=["key"]),
-        [
-            {"key": key, "prompt": need.prompt, "state": states.READY}
-            for key, need in sorted(wanted.items())
-        ],
-    )
+    new = [
+        {"key": key, "prompt": need.prompt, "state": states.READY}
+        for key, need in sorted(wanted.items())
+    ]
+    insert_rows(session, ImageSetRow, new, ignore=True)
     rows = {
         row.key: row
         for row in session.scalars(
             select(ImageSetRow)
-            .where(ImageSetRow.key.in_(list(wanted)))
+            .where(among(session, ImageSetRow.key, list(wanted)))
             .order_by(ImageSetRow.id)
             .with_for_update()
         )
@@ -86,7 +85,8 @@ def ask_for_sets(
         row.set_id: row
         for row in session.scalars(
             select(JobSetRow).where(
-                JobSetRow.job_id == job_id, JobSetRow.set_id.in_([r.id for r in rows.values()])
+                JobSetRow.job_id == job_id,
+                among(session, JobSetRow.set_id, [r.id for r in rows.values()]),
             )
         )
     }
@@ -108,13 +108,19 @@ def ask_for_sets(
         tally.add(job_id, _counter(scope), states.READY if is_open else row.state)
 
     asked = {}
+    new_waits: list[Values] = []
     for ordinal, some in needs.items():
         ids = tuple(rows[need.key].id for need in some)
         waits = open_ids.intersection(ids)
-        session.add_all(SetWaitRow(set_id=i, job_id=job_id, ordinal=ordinal) for i in waits)
+        new_waits += _waits(job_id, ordinal, waits)
         asked[ordinal] = Asked(ids, len(waits))
+    insert_rows(session, SetWaitRow, new_waits)
     count_results(tally, job_id, "synthesize", 0, sum(len(some) for some in needs.values()))
     return asked
+
+
+def _waits(job_id: str, ordinal: int, set_ids: Iterable[int]) -> list[Values]:
+    return [{"set_id": i, "job_id": job_id, "ordinal": ordinal} for i in sorted(set_ids)]
 
 
 def _counter(scope: str) -> str:
@@ -134,17 +140,18 @@ def end_sets(session: Session, tally: Tally, sets: Iterable[ImageSetRow]) -> Non
     if not by_id:
         return
     for pair in session.scalars(
-        select(JobSetRow).where(JobSetRow.set_id.in_(list(by_id)), JOB_SET_OPEN)
+        select(JobSetRow).where(among(session, JobSetRow.set_id, list(by_id)), JOB_SET_OPEN)
     ):
         pair.is_open = False
         tally.add(pair.job_id, _counter(pair.scope), states.READY, -1)
         tally.add(pair.job_id, _counter(pair.scope), by_id[pair.set_id].state)
 
     waiting: defaultdict[str, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
-    found = select(SetWaitRow.job_id, SetWaitRow.ordinal).where(SetWaitRow.set_id.in_(list(by_id)))
+    ended = among(session, SetWaitRow.set_id, list(by_id))
+    found = select(SetWaitRow.job_id, SetWaitRow.ordinal).where(ended)
     for job_id, ordinal in session.execute(found):
         waiting[job_id][ordinal] += 1
-    session.execute(delete(SetWaitRow).where(SetWaitRow.set_id.in_(list(by_id))))
+    session.execute(delete(SetWaitRow).where(ended))
     for job_id, ordinals in sorted(waiting.items()):
         _unblock(session, tally, job_id, ordinals)
 
@@ -156,21 +163,24 @@ def _unblock(session: Session, tally: Tally, job_id: str, ordinals: Mapping[int,
     """
     places = iter(sorted(ordinals))
     while some := list(islice(places, _ROWS_PER_STATEMENT)):
-        for work in session.scalars(
-            select(WorkRow)
+        changed: list[Values] = []
+        for work in session.execute(
+            select(WorkRow.id, WorkRow.stage, WorkRow.scope, WorkRow.ordinal, WorkRow.blockers)
             .where(
                 WorkRow.job_id == job_id,
                 WorkRow.stage.in_(("score", "calibrate")),
                 WorkRow.scope.in_((states.UNITS, states.BANK)),
-                WorkRow.ordinal.in_(some),
+                among(session, WorkRow.ordinal, some),
                 WorkRow.state == states.BLOCKED,
             )
             .order_by(WorkRow.id)
             .with_for_update()
         ):
-            work.blockers -= ordinals[work.ordinal]
-            if work.blockers <= 0:
-                tally.move(work, states.READY)
+            left = work.blockers - ordinals[work.ordinal]
+            state = states.BLOCKED if left > 0 else states.READY
+            changed.append({"id": work.id, "blockers": left, "state": state})
+            tally.add_move(job_id, work.stage, work.scope, states.BLOCKED, state)
+        update_rows(session, WorkRow, changed)
 
 
 def reopen_sets(
@@ -197,8 +207,10 @@ def reopen_sets(
                 tally.add(job_id, _counter(pair.scope), states.FAILED, -1)
                 tally.add(job_id, _counter(pair.scope), states.READY)
     waits = {ordinal: failed.intersection(wanted) for ordinal, wanted in set_ids.items()}
-    for ordinal, waited in waits.items():
-        session.add_all(SetWaitRow(set_id=i, job_id=job_id, ordinal=ordinal) for i in waited)
+    new_waits = [
+        row for ordinal, waited in waits.items() for row in _waits(job_id, ordinal, waited)
+    ]
+    insert_rows(session, SetWaitRow, new_waits)
     return {ordinal: len(waited) for ordinal, waited in waits.items()}
 
 

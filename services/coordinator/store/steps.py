@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from dnd.jobs import JobState, UnitState
 from dnd.types import TokenUse
 from dnd_services.coordinator import states
 from dnd_services.coordinator.models import JobLayerRow, JobRow, UnitRow, WorkRow
+from dnd_services.coordinator.store.bulk import among, insert_rows, update_rows
 from dnd_services.coordinator.store.claims import move_held
 from dnd_services.coordinator.store.counters import SETTLED, UNIT, Tally, read_counters
 from dnd_services.coordinator.store.results import count_results, keep_results
@@ -69,7 +69,7 @@ def read_units(session: Session, job_id: str, ordinals: Sequence[int]) -> dict[i
     """Units of a job by ordinal."""
     statement = (
         select(UnitRow)
-        .where(UnitRow.job_id == job_id, UnitRow.ordinal.in_(list(ordinals)))
+        .where(UnitRow.job_id == job_id, among(session, UnitRow.ordinal, list(ordinals)))
         .order_by(UnitRow.ordinal)
     )
     return {row.ordinal: row for row in session.scalars(statement)}
@@ -125,7 +125,7 @@ def finish_units(
             blockers += bank_open
         following.append(_unit_work(job.id, stage, work.ordinal, blockers))
     move_held(tally, [work for work, _ in steps], states.DONE, error="")
-    _update_units(session, changed)
+    update_rows(session, UnitRow, changed)
     _add_works(session, tally, following)
     num_reused = sum(step.reused for _, step in steps)
     count_results(tally, job.id, steps[0][0].stage, len(steps) - num_reused, num_reused)
@@ -155,15 +155,6 @@ def _change_of(unit: UnitRow, stage: str, step: UnitStep, item_s: float) -> dict
     return change
 
 
-def _update_units(session: Session, changed: Sequence[dict[str, Any]]) -> None:
-    """Writes changes of many units, those of the same columns in one statement."""
-    alike: defaultdict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for change in changed:
-        alike[tuple(change)].append(change)
-    for some in alike.values():
-        session.execute(update(UnitRow), some)
-
-
 def _unit_work(job_id: str, stage: str, ordinal: int, blockers: int) -> dict[str, Any]:
     """The row of a stage of a unit, READY unless something blocks it."""
     return {
@@ -177,8 +168,7 @@ def _unit_work(job_id: str, stage: str, ordinal: int, blockers: int) -> dict[str
 
 
 def _add_works(session: Session, tally: Tally, rows: Sequence[dict[str, Any]]) -> None:
-    if rows:
-        session.execute(insert(WorkRow), rows)
+    insert_rows(session, WorkRow, rows)
     for row in rows:
         tally.add(row["job_id"], row["stage"], row["state"])
 

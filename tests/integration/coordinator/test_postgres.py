@@ -13,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from coordinator_desk import check_counters
 from coordinator_stack import SPEC, CoordinatorStack, finish, records, start_stack, wait_until
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from dnd.errors import BadSetting
@@ -23,8 +23,9 @@ from dnd.testing import Fakes, start_fakes
 from dnd.testing.postgres import PostgresServer, find_postgres, start_postgres
 from dnd_services.coordinator import states
 from dnd_services.coordinator.migrate import migrate
-from dnd_services.coordinator.models import Base, WorkRow
+from dnd_services.coordinator.models import Base, CounterRow, ResultRow, UnitRow, WorkRow
 from dnd_services.coordinator.store import Store
+from dnd_services.coordinator.store.bulk import among, insert_rows, update_rows
 from dnd_services.coordinator.store.counters import Tally, read_counters
 
 
@@ -75,6 +76,58 @@ def test_migrations_make_the_tables_of_the_models_when_several_processes_start(u
         assert compare_metadata(context, Base.metadata) == []
     for store in stores:
         store.close()
+
+
+def test_many_rows_are_written_as_sqlite_writes_them(url: str, tmp_path: Path) -> None:
+    found = []
+    for database in (url, f"sqlite:///{tmp_path}/record.db"):
+        store = Store(database)
+        migrate(store)
+        units = [
+            {"job_id": "j", "ordinal": n, "place": 0, "unit": n, "state": "pending", "labels": []}
+            for n in range(1500)
+        ]
+        with store.writing() as session:
+            insert_rows(session, UnitRow, units)
+            insert_rows(session, UnitRow, [])
+            update_rows(
+                session,
+                UnitRow,
+                [
+                    {"job_id": "j", "ordinal": 3, "labels": ['a "b"', "ü"], "percentile": None},
+                    {"job_id": "j", "ordinal": 2, "labels": ["c"], "percentile": 0.25},
+                    {"job_id": "j", "ordinal": 5, "outputs": {"score": "x#1"}},
+                ],
+            )
+            insert_rows(session, ResultRow, [{"key": "k", "ref": "old"}, {"key": "l", "ref": "l"}])
+            insert_rows(session, ResultRow, [{"key": "k", "ref": "new"}], replace=["ref"])
+            insert_rows(session, ResultRow, [{"key": "l", "ref": "new"}], ignore=True)
+            counter = {"job_id": "j", "name": "n", "state": "s", "num": 2}
+            insert_rows(session, CounterRow, [counter], add=["num"])
+            insert_rows(session, CounterRow, [counter], add=["num"])
+        with store.reading() as session:
+            asked = [2, 3, 5, 1499, 7000]
+            chosen = select(UnitRow).where(among(session, UnitRow.ordinal, asked))
+            rows = session.scalars(chosen.order_by(UnitRow.ordinal)).all()
+            found.append(
+                (
+                    [(u.ordinal, u.labels, u.percentile, u.outputs, u.stage) for u in rows],
+                    sorted((r.key, r.ref) for r in session.scalars(select(ResultRow))),
+                    read_counters(session, "j"),
+                )
+            )
+        store.close()
+    assert found[0] == found[1]
+    assert found[0] == (
+        [
+            (2, ["c"], 0.25, {}, ""),
+            (3, ['a "b"', "ü"], None, {}, ""),
+            (5, [], None, {"score": "x#1"}, ""),
+            (1499, [], None, {}, ""),
+        ],
+        [("k", "new"), ("l", "l")],
+        {"n": {"s": 4}},
+    )
 
 
 def test_transaction_runs_again_when_it_was_ended_because_of_a_deadlock(url: str) -> None:
