@@ -24,6 +24,7 @@ from sqlalchemy import insert
 from dnd.artifacts import ArtifactStore
 from dnd.clients import SERVICE_NAMES, Services
 from dnd.profiles import get_profile
+from dnd.serving import Metrics
 from dnd.types import ProbeSet
 from dnd_services.coordinator import frozen
 from dnd_services.coordinator.access import Gate
@@ -114,7 +115,7 @@ async def measure(store: Store, folder: Path, num_units: int) -> None:
     )
     servicer = CoordinatorServicer(store, services, settings, lambda: None, Budgets())
     table = Table("Page", "Median, ms", "Slowest, ms", "Size, kB", title=f"{num_units:,} units")
-    transport = httpx2.ASGITransport(create_app(servicer, Gate(store, settings)))
+    transport = httpx2.ASGITransport(create_app(servicer, Gate(store, settings), Metrics()))
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
         for name, path in PAGES.items():
             path = path.replace("LAST", str(-(-num_units // 96)))

@@ -55,7 +55,9 @@ def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
     )
     servicer = CoordinatorServicer(store, services, settings, nudge.ring, budgets)
     gate = Gate(store, settings)
-    web = WebServer(create_app(servicer, gate), settings.host, settings.web_port, settings.tls)
+    web = WebServer(
+        create_app(servicer, gate, metrics), settings.host, settings.web_port, settings.tls
+    )
     leader.start()
 
     def add(server: grpc.aio.Server) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from dnd.clients import Services
 from dnd.serving.inputs import request_context
+from dnd.telemetry import carried
 from dnd.types import RequestContext
 from dnd.v1 import coordinator_pb2 as pb2
 from dnd_services.coordinator import views
@@ -68,11 +69,13 @@ class Answering:
 
     async def _ask(self, function: Callable[..., T], *args: Any) -> T:
         """Runs what waits for stage services."""
-        return await asyncio.get_running_loop().run_in_executor(self._askers, function, *args)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._askers, carried(function), *args
+        )
 
     async def _look(self, function: Callable[[], T]) -> T:
         """Runs what waits for the record or the artifact store only."""
-        return await asyncio.get_running_loop().run_in_executor(self._lookers, function)
+        return await asyncio.get_running_loop().run_in_executor(self._lookers, carried(function))
 
     @property
     def _silent_s(self) -> float:

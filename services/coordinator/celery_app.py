@@ -1,31 +1,45 @@
 """The Celery application: it carries task messages and knows nothing else.
 
+During a rolling upgrade coordinators and workers of two versions share the queues. A message says
+which version it is of: one that a worker does not know it puts back for those that do.
+
 With Redis it can lose tasks and repeat them; the record survives both (`claiming`, `reconciler`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
 from kombu.entity import Queue
 
+from dnd import telemetry
 from dnd.errors import Unavailable
 from dnd_services.coordinator.store.claims import Ticket
 
 RUN = "dnd.run"
 """Name of the one task: (stage, [[id, fence], …])."""
+MESSAGE_VERSION = 1
+"""Goes up when workers of the version before could not read a message, or would misread it."""
+VERSION_HEADER = "dnd-version"
 
 
 @dataclass(frozen=True)
 class Task:
-    """Tickets of one stage that one worker thread works off."""
+    """Tickets of one stage that one worker thread works off.
+
+    Attributes:
+        job: The job that it was put together for.
+        trace: The job's `traceparent`; empty for none.
+    """
 
     stage: str
     is_batch: bool
     tickets: tuple[Ticket, ...]
+    job: str = ""
+    trace: str = ""
 
     @property
     def queue(self) -> str:
@@ -94,10 +108,29 @@ def publish(app: Celery, task: Task) -> None:
         Unavailable: The broker cannot be reached.
     """
     items = [[ticket.id, ticket.fence] for ticket in task.tickets]
-    try:
-        app.send_task(RUN, args=[task.stage, items], queue=task.queue, retry=False)
-    except Exception as error:  # kombu's, redis-py's and the socket's own classes
-        raise Unavailable(f"The broker cannot be reached: {error}") from error
+    attributes: dict[str, telemetry.Value] = {
+        "dnd.job": task.job,
+        "dnd.stage": task.stage,
+        "dnd.num_items": len(items),
+        "messaging.system": "celery",
+        "messaging.destination.name": task.queue,
+    }
+    with telemetry.span(f"publish {task.stage}", telemetry.PRODUCER, task.trace, attributes):
+        headers = {
+            VERSION_HEADER: MESSAGE_VERSION,
+            telemetry.TRACEPARENT: telemetry.traceparent() or task.trace,
+        }
+        try:
+            app.send_task(
+                RUN, args=[task.stage, items], headers=headers, queue=task.queue, retry=False
+            )
+        except Exception as error:  # kombu's, redis-py's and the socket's own classes
+            raise Unavailable(f"The broker cannot be reached: {error}") from error
+
+
+def is_known(headers: Mapping[str, Any] | None) -> bool:
+    """Whether a message is of a version that this one reads; the first one had no header."""
+    return int((headers or {}).get(VERSION_HEADER, 1)) <= MESSAGE_VERSION
 
 
 def read_tickets(items: Any) -> list[Ticket]:

@@ -251,7 +251,7 @@ class Dispatcher:
             self._turn += 1
             scene.num_tasks[job.tenant] += 1
             self._served[stage, job.tenant] = self._served[stage, job.id] = self._turn
-            return Task(stage, job.is_batch, tuple(tickets))
+            return Task(stage, job.is_batch, tuple(tickets), job.id, job.trace)
         return None
 
     def _next_job(self, stage: str, scene: _Scene) -> JobRow | None:

@@ -23,6 +23,7 @@ from dnd.evaluation.simulation import Floats
 from dnd.manifest import Manifest
 from dnd.profiles import IndexSettings
 from dnd.stages import Plan
+from dnd.telemetry import carried
 from dnd.types import Drawing, ImageSet, LayerIndex, OrError
 
 MIN_IMAGES = 10
@@ -217,7 +218,7 @@ def draw_labels(
     with ThreadPoolExecutor(LABELS_AT_ONCE, thread_name_prefix="draw") as pool:
         watch("draw", 0, len(labels))
         for number, (label, scores) in enumerate(
-            zip(labels, pool.map(judge, labels), strict=True), start=1
+            zip(labels, pool.map(carried(judge), labels), strict=True), start=1
         ):
             watch("draw", number, len(labels))
             found[label] = scores

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from dnd.errors import Unavailable
 from dnd.jobs import EvaluationProgress
+from dnd.telemetry import carried
 from dnd_services.coordinator.judging import Watcher
 
 _LOOK_EVERY_S = 0.25
@@ -78,6 +79,6 @@ class LongRuns(Generic[T]):
             if key in self._runs:
                 return self._runs[key]
             run = self._runs[key] = _Run[T](self._closing)
-            run.future = self._pool.submit(function, run.watch)
+            run.future = self._pool.submit(carried(function), run.watch)
         run.future.add_done_callback(lambda _: self._runs.pop(key, None))
         return run

@@ -19,6 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import make_url, text
 
+from dnd import logs
 from dnd.errors import BadSetting, DndError, StorageFull
 from dnd_services.coordinator.store import Store
 
@@ -94,7 +95,7 @@ def main() -> int:
         store = Store(url)
         migrate(store)
     except DndError as error:
-        print(f"migrate: {error.message}", file=sys.stderr)
+        logs.say_why("migrate", error.message)
         return 2
     finally:
         if store is not None:

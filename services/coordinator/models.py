@@ -58,6 +58,7 @@ class JobRow(Base):
         limits: Fields of `dnd.jobs.Limits`, as they are now.
         pause_reason: Why it was paused, unless by its owner.
         deleted_at: Seconds since 1970; 0 unless it is deleted and still has rows.
+        trace: `traceparent` of the call that made it, whose trace its work joins; empty for none.
     """
 
     __tablename__ = "job"
@@ -88,6 +89,7 @@ class JobRow(Base):
     limits: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     pause_reason: Mapped[str] = mapped_column(default="", server_default="")
     deleted_at: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    trace: Mapped[str] = mapped_column(String(64), default="", server_default="")
 
 
 class JobLayerRow(Base):

@@ -22,6 +22,7 @@ from dnd.errors import (
 )
 from dnd.jobs import Estimate, JobSpec, LayerUnits, Method, StageLoad
 from dnd.profiles import Profile, get_profile
+from dnd.telemetry import carried
 from dnd.types import LayerInfo, ProbeSet, RequestContext
 from dnd_services.coordinator.budgets import Price
 from dnd_services.coordinator.states import SERVICE_OF
@@ -143,7 +144,7 @@ class Planner:
                 raise _not_up(name, client, error) from None
 
         with ThreadPoolExecutor(len(needed)) as pool:
-            digests = dict(zip(needed, pool.map(digest, needed), strict=True))
+            digests = dict(zip(needed, pool.map(carried(digest), needed), strict=True))
         return {
             "target": planned.target_digest,
             **digests,

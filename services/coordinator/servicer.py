@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 from sqlalchemy.orm import Session
 
+from dnd import telemetry
 from dnd.clients import SERVICE_NAMES, Services
 from dnd.concept_sets import clean_concepts
 from dnd.convert import to_message
@@ -186,8 +187,10 @@ class CoordinatorServicer(
             bank=frozen.bank_needs(
                 asked.tenant, frozen.make_plan(frozen_to), shared=self._settings.share_drawings
             ),
+            trace=telemetry.traceparent(),
         )
         job = jobs.create_job(self._store, new)
+        telemetry.annotate({"dnd.job": job.id})
         self._nudge()
         return job
 

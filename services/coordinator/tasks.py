@@ -22,6 +22,7 @@ from dnd_services.coordinator.settings import QueueSettings
 from dnd_services.coordinator.store import Store
 from dnd_services.coordinator.store.claims import Ticket
 from dnd_services.coordinator.store.results import find_results
+from dnd_services.coordinator.tracing import GroupSpan, traced
 from dnd_services.coordinator.writing import Outcome, Report, write_report
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class TaskRunner:
     Args:
         owner: Name of the process in the record.
         nudge: Called when the dispatcher may have something new to do.
+        count_failures: Called with a stage and the errors of its items.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class TaskRunner:
         keeper: LeaseKeeper,
         owner: str,
         nudge: Callable[[], None],
+        count_failures: Callable[[str, Sequence[DndError]], None] = lambda stage, errors: None,
     ) -> None:
         self._store = store
         self._services = services
@@ -50,6 +53,7 @@ class TaskRunner:
         self._keeper = keeper
         self._owner = owner
         self._nudge = nudge
+        self._count_failures = count_failures
 
     def run(self, stage: str, tickets: Sequence[Ticket]) -> int:
         """Does what is still to be done of a task; answers how many items were written.
@@ -62,7 +66,8 @@ class TaskRunner:
         num_written = 0
         with self._keeper.holding(stage, taken) as calls:
             for group in groups:
-                num_written += self._run_group(group, calls)
+                with traced(self._store, group) as opened:
+                    num_written += self._run_group(group, calls, opened)
                 self._nudge()
         return num_written
 
@@ -70,7 +75,7 @@ class TaskRunner:
         until = self._store.now(session) + self._settings.lease_s
         return claim(session, stage, tickets, self._owner, until)
 
-    def _run_group(self, group: Group, calls: Calls) -> int:
+    def _run_group(self, group: Group, calls: Calls, opened: GroupSpan) -> int:
         with self._store.reading() as session:
             started_at = self._store.now(session)
         started = time.perf_counter()
@@ -91,13 +96,9 @@ class TaskRunner:
                 session, self._settings, group, report, self._store.now(session)
             )
         )
-        if num_written < len(group.rows):
-            log.info(
-                "stage %s: %d of %d results came too late",
-                group.stage,
-                len(group.rows) - num_written,
-                len(group.rows),
-            )
+        failures = [one for one in outcomes if isinstance(one, DndError)]
+        self._count_failures(group.stage, failures)
+        opened.end(report, num_written)
         return num_written
 
     def _work(self, group: Group, calls: Calls) -> Sequence[Outcome]:

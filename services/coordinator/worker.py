@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -19,16 +20,25 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from celery.apps import worker as celery_worker
 from celery.concurrency.thread import TaskPool
-from celery.exceptions import SecurityWarning
+from celery.exceptions import Reject, SecurityWarning
 from celery.signals import worker_ready
 from kombu.asynchronous import get_event_loop
 
+from dnd import logs, telemetry
 from dnd import settings as settings_module
 from dnd.bucket_artifacts import open_artifacts
 from dnd.clients import Services
 from dnd.errors import DndError
-from dnd_services.coordinator.celery_app import RUN, make_app, queues_of, read_tickets
+from dnd_services.coordinator.celery_app import (
+    RUN,
+    VERSION_HEADER,
+    is_known,
+    make_app,
+    queues_of,
+    read_tickets,
+)
 from dnd_services.coordinator.keeper import LeaseKeeper
 from dnd_services.coordinator.migrate import wait_for_tables
 from dnd_services.coordinator.nudge import Nudge
@@ -40,6 +50,8 @@ from dnd_services.coordinator.worker_metrics import WorkerMetrics
 log = logging.getLogger(__name__)
 
 _WAIT_FOR_TABLES_S = 60.0
+_BEFORE_PUTTING_BACK_S = 1.0
+"""So that workers of another version take the message, and not this one again at once."""
 
 
 class WakingThreads(TaskPool):
@@ -64,19 +76,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Works until SIGTERM or SIGINT; running tasks finish first. Returns the exit status."""
     try:
         settings = settings_module.load(WorkerSettings, argv, prog="worker")
-        logging.basicConfig(
-            level=settings.log_level,
-            format=f"%(asctime)s worker-{settings.stage} %(levelname)s %(message)s",
-            stream=sys.stderr,
-        )
+        logs.set_up(f"worker-{settings.stage}", settings.log_level, settings.log_format)
+        telemetry.start(f"worker-{settings.stage}")
         for name in ("alembic", "celery.worker.strategy", "celery.app.trace"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        # It prints to stdout, past the log, that SIGTERM has come.
+        celery_worker.safe_say = lambda message, *_: log.info("%s", message)
         # It warns root of unpickling messages; ours are JSON.
         warnings.simplefilter("ignore", SecurityWarning)
         return _work(settings)
     except DndError as error:
-        print(f"worker: {error.message}", file=sys.stderr)
+        logs.say_why("worker", error.message)
         return 2
+    finally:
+        telemetry.stop()
 
 
 def _work(settings: WorkerSettings) -> int:
@@ -92,10 +105,12 @@ def _work(settings: WorkerSettings) -> int:
     wait_for_tables(store, _WAIT_FOR_TABLES_S)
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     keeper = LeaseKeeper(store, settings, owner, settings.stages, settings.threads)
-    runner = TaskRunner(store, services, settings, keeper, owner, nudge.ring)
+    metrics = WorkerMetrics()
+    runner = TaskRunner(
+        store, services, settings, keeper, owner, nudge.ring, metrics.count_failures
+    )
     app = make_app(settings.redis)
     app.conf.task_queues = queues_of(settings.stages)
-    metrics = WorkerMetrics()
     _add_task(app, runner, metrics)
 
     def announce(**_: Any) -> None:
@@ -128,9 +143,22 @@ def _work(settings: WorkerSettings) -> int:
 
 
 def _add_task(app: Celery, runner: TaskRunner, metrics: WorkerMetrics) -> None:
-    @app.task(name=RUN, acks_late=True, ignore_result=True)  # type: ignore[untyped-decorator]
-    def run(stage: str, items: list[list[int]]) -> None:
-        metrics.measure(stage, lambda: runner.run(stage, read_tickets(items)))
+    @app.task(name=RUN, bind=True, acks_late=True, ignore_result=True)  # type: ignore[untyped-decorator]
+    def run(task: Any, *args: Any) -> None:
+        headers = task.request.headers or {}
+        if not is_known(headers):
+            log.warning("a task message of version %s is put back", headers[VERSION_HEADER])
+            time.sleep(_BEFORE_PUTTING_BACK_S)
+            raise Reject("of a newer version", requeue=True)
+        stage, items = args
+        attributes: dict[str, telemetry.Value] = {
+            "dnd.stage": stage,
+            "dnd.num_items": len(items),
+            "messaging.system": "celery",
+        }
+        parent = headers.get(telemetry.TRACEPARENT, "")
+        with telemetry.span(f"process {stage}", telemetry.CONSUMER, parent, attributes):
+            metrics.measure(stage, lambda: runner.run(stage, read_tickets(items)))
 
 
 def _write_endpoints(settings: WorkerSettings) -> None:

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from dnd import telemetry
 from dnd.chunks import chunks
 from dnd.clients import DEADLINE_S, EndpointPool, error_of
 from dnd.convert import enum_value, from_message, to_message
@@ -485,7 +486,7 @@ class Client:
                     stub: Any = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
                     try:
                         response = getattr(stub, method)(
-                            request, timeout=self._deadline_s, metadata=self._metadata
+                            request, timeout=self._deadline_s, metadata=self._sent()
                         )
                     except grpc.RpcError as error:
                         raise error_of(error, "coordinator") from None
@@ -499,6 +500,10 @@ class Client:
                     raise
                 time.sleep(wait)
                 pause = min(pause * 2, 5.0)
+
+    def _sent(self) -> tuple[tuple[str, str], ...]:
+        """Metadata of a call: the token, and the caller's trace where it has one."""
+        return (*self._metadata, *telemetry.metadata())
 
     def _follow(self, method: str, request: Message) -> Iterator[Any]:
         """The messages of something that goes on by itself, asked for again when a call ends."""
@@ -523,7 +528,7 @@ class Client:
         with self._pool.channel() as channel:
             stub: Any = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
             call = getattr(stub, method)(
-                request, timeout=deadline_s or self._deadline_s, metadata=self._metadata
+                request, timeout=deadline_s or self._deadline_s, metadata=self._sent()
             )
             try:
                 yield from call

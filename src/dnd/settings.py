@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from dnd.errors import BadSetting
+from dnd.logs import FORMATS, LEVELS
 from dnd.tls import TlsFiles, tls_files
 
 
@@ -26,7 +27,8 @@ class ServerSettings:
         artifacts: Root of the artifact store: a folder, or s3://bucket/prefix, gs://bucket/prefix.
         endpoints_file: Where the server writes the ports it listens on (JSON); empty for nowhere.
         drain_s: Seconds between "not serving" and the end of the last call.
-        log_level: A level of Python's logging.
+        log_level: Lines below it are left out: DEBUG, INFO, WARNING, ERROR or CRITICAL.
+        log_format: "text" for people, or "json", one object in a line.
         tls_cert: PEM file of the process's certificate; empty for no TLS.
         tls_key: PEM file of its key.
         tls_ca: PEM file of the authority whose certificates callers and services must show.
@@ -41,6 +43,7 @@ class ServerSettings:
     endpoints_file: str = ""
     drain_s: float = 10.0
     log_level: str = "INFO"
+    log_format: str = "text"
     tls_cert: str = ""
     tls_key: str = ""
     tls_ca: str = ""
@@ -69,6 +72,12 @@ class ServerSettings:
                 raise BadSetting(
                     f"DND_{name.upper()} = {getattr(self, name)}: expected 0 to 65535."
                 )
+        for name, value, known in (
+            ("LEVEL", self.log_level, LEVELS),
+            ("FORMAT", self.log_format, FORMATS),
+        ):
+            if value not in known:
+                raise BadSetting(f"DND_LOG_{name} = {value!r}: expected {' or '.join(known)}.")
         if not self.artifacts:
             raise BadSetting("DND_ARTIFACTS is not set: name the folder or bucket of the store.")
         if self.drain_s < 0:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from dnd import logs
 from dnd.errors import BadSetting, InvalidInput
 
 BEARER = "Bearer "
@@ -73,9 +74,11 @@ def read_secret(path: str, variable: str) -> str:
         BadSetting: It cannot be read; `variable` is what names it.
     """
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8").strip()
+        secret = Path(path).expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise BadSetting(f"{variable} = {path!r} cannot be read: {error}.") from None
+    logs.hide(secret)
+    return secret
 
 
 def secret_of_environment(environ: Mapping[str, str]) -> str:

@@ -11,7 +11,17 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from k8s.manifests import DEPLOY, OVERLAYS, Manifest, build, of_kind, overlay
+from k8s.manifests import (
+    DEPLOY,
+    OVERLAYS,
+    Manifest,
+    build,
+    environment,
+    names_of,
+    of_kind,
+    overlay,
+    workloads,
+)
 
 VERSIONS = ("1.33", "1.37")
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -43,9 +53,9 @@ def test_every_object_is_valid(name: str, version: str) -> None:
 
 @pytest.mark.parametrize("base", ["", "overlays/local-cpu"])
 def test_components_can_be_put_together_otherwise(tmp_path: Path, base: str) -> None:
-    """A plain autoscaler in place of KEDA, and a bucket on one machine."""
+    """A plain autoscaler in place of KEDA, a bucket on one machine, traces."""
     where = Path(os.path.relpath(DEPLOY, tmp_path.resolve()))
-    components = ["hpa", "s3"] + (
+    components = ["hpa", "s3", "tracing"] + (
         ["tls", "network-policies", "postgres", "redis"] if not base else []
     )
     kustomization = {
@@ -65,13 +75,17 @@ def test_components_can_be_put_together_otherwise(tmp_path: Path, base: str) -> 
     deployments = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects, "Deployment")}
     assert scaled == set(deployments) - {"coordinator"}
     assert not [name for name in scaled if "replicas" in deployments[name]]
+    assert "to-collector" in names_of(objects, "NetworkPolicy")
+    for one in workloads(objects):
+        if one.labels["dnd/kind"] in ("server", "worker", "coordinator"):
+            assert environment(objects, one)["OTEL_EXPORTER_OTLP_ENDPOINT"].endswith(":4317")
     assert "artifacts" not in {
         one["metadata"]["name"] for one in of_kind(objects, "PersistentVolumeClaim")
     }
 
 
 def test_every_component_is_part_of_an_overlay_or_of_the_test_above() -> None:
-    used = {"hpa"}
+    used = {"hpa", "tracing"}
     for name in OVERLAYS:
         file = DEPLOY / "overlays" / name / "kustomization.yaml"
         used |= {Path(one).name for one in yaml.safe_load(file.read_text()).get("components", [])}

@@ -1,43 +1,40 @@
 """Every query of an alert, panel or autoscaler asks for metrics that real processes show.
 
-Queries are parsed, and their metrics and labels looked up in pages that the real classes serve.
-No Prometheus evaluates them here.
+Queries are parsed, and their metrics and labels looked up in the pages of a coordinator, a worker
+and stage services after a job. Where a Prometheus is installed, it scrapes them, and computes all
+queries.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
+import shutil
 import subprocess
-import sys
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import promql_parser
 import pytest
 import yaml
-from echo_server import PROGRAM, endpoints
+from coordinator_stack import SPEC, finish, wait_until
 from k8s.manifests import DEPLOY, of_kind, overlay
-from prometheus_client import CollectorRegistry, generate_latest
+from observed import watched_stack
 from prometheus_client.parser import text_string_to_metric_families
 
-from dnd.clients import CaptionerClient, EndpointPool
 from dnd.jobs import STAGES
-from dnd.profiles import CaptionSettings
 from dnd.stack.valkey import free_port
-from dnd_services.coordinator.migrate import migrate
-from dnd_services.coordinator.record_metrics import RecordCollector
-from dnd_services.coordinator.store import Store
-from dnd_services.coordinator.worker_metrics import WorkerMetrics
 
 MONITORING = DEPLOY / "components" / "monitoring"
-RULES: list[dict[str, Any]] = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["spec"][
+GROUPS: list[dict[str, Any]] = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["spec"][
     "groups"
-][0]["rules"]
+]
+RULES: list[dict[str, Any]] = GROUPS[0]["rules"]
 PANELS: list[dict[str, Any]] = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
 QUERIES = [rule["expr"] for rule in RULES] + [t["expr"] for p in PANELS for t in p["targets"]]
 # Added by Prometheus to what it scrapes, by the PodMonitor.
@@ -61,33 +58,100 @@ def scrape(port: int) -> dict[str, Labels]:
         return read_page(page.read().decode())
 
 
+@dataclass(frozen=True)
+class Scraped:
+    """What processes have shown after a job.
+
+    Attributes:
+        pages: Labels of each metric, and their values.
+        prometheus: URL of a Prometheus that has scraped them all along; empty without one.
+    """
+
+    pages: dict[str, Labels]
+    prometheus: str
+
+
 @pytest.fixture(scope="module")
-def metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Labels]]:
-    """What a server process, a worker and a record show."""
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
+    """A coordinator, a worker and stage services, one of whose calls has failed."""
     folder = tmp_path_factory.mktemp("metrics")
-    environ = {
-        "DND_ARTIFACTS": str(folder / "store"),
-        "DND_ENDPOINTS_FILE": str(folder / "endpoints.json"),
-        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+    with (
+        watched_stack(folder, {"FAIL_ONCE": "CaptionImages"}) as stack,
+        scraping(folder, stack.metrics_ports()) as prometheus,
+        stack.client("default") as client,
+    ):
+        finish(client, client.create_job(SPEC).id)
+        pages: dict[str, Labels] = {}
+        for port in stack.metrics_ports().values():
+            pages |= scrape(port)
+        if prometheus:
+            wait_for_scrapes(prometheus)
+        yield Scraped(pages, prometheus)
+
+
+@pytest.fixture
+def metrics(scraped: Scraped) -> dict[str, Labels]:
+    return scraped.pages
+
+
+@pytest.fixture
+def prometheus(scraped: Scraped) -> str:
+    if not scraped.prometheus:
+        pytest.skip("Prometheus is not installed (Debian: prometheus); PyPI has none")
+    return scraped.prometheus
+
+
+@contextmanager
+def scraping(folder: Path, ports: Mapping[str, int]) -> Iterator[str]:
+    """A Prometheus with our alerts that scrapes pages on loopback; its URL, "" if there is none."""
+    if shutil.which("prometheus") is None:
+        yield ""
+        return
+    often = {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"}
+    targets = [
+        {
+            "targets": [f"127.0.0.1:{port}"],
+            "labels": {"app_kubernetes_io_component": name, "pod": name, "namespace": "dnd"},
+        }
+        for name, port in ports.items()
+    ]
+    (folder / "alerts.yaml").write_text(yaml.safe_dump({"groups": GROUPS}))
+    config = {
+        "global": often,
+        "rule_files": [str(folder / "alerts.yaml")],
+        "scrape_configs": [{"job_name": "dnd", "static_configs": targets}],
     }
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM], env=os.environ | environ)
-    store = Store(f"sqlite:///{folder}/record.db")
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
+    port = free_port()
+    command = [
+        "prometheus",
+        f"--config.file={folder / 'prometheus.yaml'}",
+        f"--storage.tsdb.path={folder / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=error",
+    ]
+    process = subprocess.Popen(command)
     try:
-        where = endpoints(folder)
-        client = CaptionerClient(EndpointPool("captioner", where["address"]))
-        client.caption_images(["a cat"], CaptionSettings())
-        worker, port = WorkerMetrics(), free_port()
-        worker.measure("caption", lambda: 1)
-        worker.serve("127.0.0.1", port)
-        migrate(store)
-        registry = CollectorRegistry()
-        registry.register(RecordCollector(store, 60.0))
-        server_port = int(where["metrics"].rpartition(":")[2].partition("/")[0])
-        yield scrape(server_port) | scrape(port) | read_page(generate_latest(registry).decode())
+        yield f"http://127.0.0.1:{port}"
     finally:
-        store.close()
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
+
+
+def ask(prometheus: str, path: str, **parameters: str) -> Any:
+    """What Prometheus answers; None while it is not up, or cannot."""
+    url = f"{prometheus}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+    try:
+        with urllib.request.urlopen(url, timeout=10) as page:
+            return json.loads(page.read())["data"]
+    except OSError:
+        return None
+
+
+def wait_for_scrapes(prometheus: str) -> None:
+    """Returns once all pages were read several times since now: rates take two samples."""
+    enough = "min(count_over_time(up[2s])) >= 4 and count(up == 1) == 3"
+    wait_until(lambda: (ask(prometheus, "query", query=enough) or {}).get("result"), "scraped")
 
 
 def selectors_in(expression: Any) -> Iterator[Any]:
@@ -134,6 +198,28 @@ def test_autoscalers_read_values_that_the_coordinator_shows(metrics: dict[str, L
         for trigger in one["spec"]["triggers"]:
             check(trigger["metadata"]["valueLocation"], metrics)
     assert metrics["dnd_backlog_seconds"]["stage"] == set(STAGES)
+
+
+@pytest.mark.parametrize("query", [t["expr"] for p in PANELS for t in p["targets"]])
+def test_panel_shows_something(query: str, prometheus: str) -> None:
+    answer = ask(prometheus, "query", query=query)
+    assert answer is not None, "Prometheus does not understand it"
+    assert answer["result"], "no series"
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
+def test_alert_is_computed_from_series_that_are_there(
+    rule: dict[str, Any], prometheus: str
+) -> None:
+    (group,) = wait_until(
+        lambda: (ask(prometheus, "rules") or {}).get("groups"), "the alerts are read"
+    )
+    (state,) = [one for one in group["rules"] if one["name"] == rule["alert"]]
+    assert (state["health"], state.get("lastError", "")) == ("ok", "")
+    for selector in selectors_in(promql_parser.parse(rule["expr"])):
+        matchers = ", ".join(f'{m.name}="{m.value}"' for m in selector.matchers.matchers)
+        series = f"{selector.name}{{{matchers}}}"
+        assert ask(prometheus, "query", query=series)["result"], series
 
 
 def test_every_alert_has_its_runbook() -> None:

@@ -50,6 +50,7 @@ class NewJob:
     Attributes:
         bank: Drawings that labels are compared with; empty for none.
         max_jobs: Jobs of the tenant that have not ended, at most; 0 for any number.
+        trace: `traceparent` of the call that makes it; empty for none.
     """
 
     tenant: str
@@ -66,6 +67,7 @@ class NewJob:
     bank: tuple[Need, ...] = ()
     limits: Limits = field(default_factory=Limits)
     max_jobs: int = 0
+    trace: str = ""
 
     @property
     def num_units(self) -> int:
@@ -142,6 +144,7 @@ def _insert(session: Session, new: NewJob, now: float) -> JobRow:
         num_skipped_images=new.num_skipped_images,
         created_at=now,
         limits=asdict(new.limits),
+        trace=new.trace,
     )
     session.add(job)
     tally = Tally(session)

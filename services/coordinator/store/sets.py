@@ -7,16 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from sqlalchemy import ColumnElement, Row, TextClause, delete, func, select, update
+from sqlalchemy import ColumnElement, Row, TextClause, and_, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from dnd_services.coordinator import states
 from dnd_services.coordinator.models import (
     JOB_SET_OPEN,
     ImageSetRow,
+    JobLayerRow,
     JobRow,
     JobSetRow,
     SetWaitRow,
+    UnitRow,
     WorkRow,
 )
 from dnd_services.coordinator.store.bulk import Values, among, insert_rows, update_rows
@@ -293,6 +295,39 @@ def find_askers(session: Session, set_ids: Sequence[int]) -> dict[int, tuple[Job
         .order_by(JobRow.is_batch.desc(), JobRow.id.desc())
     )
     return {row[0]: (row[1], row[2]) for row in session.execute(statement)}
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A unit that waits for drawings.
+
+    Attributes:
+        trace: `traceparent` of its job; empty for none.
+    """
+
+    job_id: str
+    trace: str
+    layer: str
+    unit: int
+
+
+def find_waiting(session: Session, set_ids: Sequence[int]) -> list[Waiting]:
+    """The units of all jobs that wait for any of some image sets."""
+    statement = (
+        select(JobRow.id, JobRow.trace, JobLayerRow.layer, UnitRow.unit)
+        .join(UnitRow, UnitRow.job_id == JobRow.id)
+        .join(
+            JobLayerRow,
+            and_(JobLayerRow.job_id == UnitRow.job_id, JobLayerRow.place == UnitRow.place),
+        )
+        .join(
+            SetWaitRow,
+            and_(SetWaitRow.job_id == UnitRow.job_id, SetWaitRow.ordinal == UnitRow.ordinal),
+        )
+        .where(SetWaitRow.set_id.in_(list(set_ids)))
+        .distinct()
+    )
+    return [Waiting(*row) for row in session.execute(statement)]
 
 
 def sample_sets(session: Session, job_id: str, limit: int) -> list[ImageSetRow]:

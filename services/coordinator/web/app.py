@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from dnd.serving import Metrics
 from dnd_services.coordinator.access import Gate
 from dnd_services.coordinator.web import pages, problems, rest
 from dnd_services.coordinator.web.calls import Servicer
@@ -15,14 +16,15 @@ from dnd_services.coordinator.web.pages import login
 PREFIX = "/api/v1"
 
 
-def create_app(servicer: Servicer, gate: Gate) -> FastAPI:
-    """The application over the servicer that answers the gRPC API too.
+def create_app(servicer: Servicer, gate: Gate, metrics: Metrics) -> FastAPI:
+    """The application over the servicer that answers the gRPC API too; its calls are counted alike.
 
     Routes take their calls from `calls_of`, so that whoever asks is known in one place.
     """
     app = _make_app()
     app.state.servicer = servicer
     app.state.gate = gate
+    app.state.metrics = metrics
     return app
 
 

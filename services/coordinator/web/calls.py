@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from fastapi import Request
 from google.protobuf.message import Message
 
 from dnd.errors import PermissionDenied
+from dnd.serving import Metrics
+from dnd.serving.interceptor import answering, code_of
 from dnd.settings import is_loopback
+from dnd.telemetry import TRACEPARENT
 from dnd.tokens import BEARER, Token
 from dnd.v1 import coordinator_pb2_grpc
 from dnd_services.coordinator.access import Gate, check_role
@@ -30,24 +35,56 @@ class Calls:
 
     Args:
         servicer: What answers the gRPC API too.
+        metrics: Where its calls are counted.
         tenant: Whose jobs.
         token: Of the caller; None where the server takes no tokens.
+        parent: `traceparent` of the caller; empty for none.
     """
 
-    def __init__(self, servicer: Servicer, tenant: str, token: Token | None) -> None:
+    def __init__(
+        self,
+        servicer: Servicer,
+        metrics: Metrics,
+        tenant: str,
+        token: Token | None,
+        parent: str = "",
+    ) -> None:
         self._servicer = servicer
+        self._metrics = metrics
         self.tenant = tenant
         self._token = token
+        self._parent = parent
 
     async def ask(self, request: Message, answer: type[M]) -> M:
         """The answer of the method that takes `request`."""
-        response = await self._method(request)(request, None)
+        method = self._method(request)
+        with self._counted(request):
+            response = await method(request, None)
         assert isinstance(response, answer)
         return response
 
     def follow(self, request: Message, answer: type[M]) -> AsyncIterator[M]:
         """The messages of the method that takes `request` and answers a stream."""
-        return cast("AsyncIterator[M]", self._method(request)(request, None))
+        return self._traced(request, cast("AsyncIterator[M]", self._method(request)(request, None)))
+
+    async def _traced(self, request: Message, messages: AsyncIterator[M]) -> AsyncIterator[M]:
+        with self._counted(request):
+            async for message in messages:
+                yield message
+
+    @contextmanager
+    def _counted(self, request: Message) -> Iterator[None]:
+        """Counts and traces a call as if it had come over gRPC."""
+        path = f"/dnd.v1.CoordinatorService/{type(request).__name__.removesuffix('Request')}"
+        started, code = time.perf_counter(), "OK"
+        try:
+            with answering(path, request, self._parent):
+                yield
+        except BaseException as error:
+            code = code_of(error)
+            raise
+        finally:
+            self._metrics.count_rpc(path, code, time.perf_counter() - started)
 
     def expect_allowed(self, method: str) -> None:
         """Raises PermissionDenied if the caller's role does not allow a method of the API."""
@@ -74,19 +111,21 @@ async def calls_of(request: Request) -> Calls:
         PermissionDenied: A page of another site has sent the request, or the tenant is another.
         Overloaded: Too many calls, or too many wrong tokens.
     """
-    gate: Gate = request.app.state.gate
+    state = request.app.state
+    gate: Gate = state.gate
     refuse_other_sites(request)
     tenant = request.headers.get(TENANT_HEADER, "")
+    parent = request.headers.get(TRACEPARENT, "")
     if gate.is_open:
         _refuse_other_names(request)
-        return Calls(request.app.state.servicer, tenant, None)
+        return Calls(state.servicer, state.metrics, tenant, None, parent)
     cookie = request.cookies.get(TOKEN_COOKIE, "")
     authorization = request.headers.get("authorization", "") or (cookie and BEARER + cookie)
     token = await gate.identify(authorization, peer_of(request))
     gate.count_call(token)
     if tenant not in ("", token.tenant):
         raise PermissionDenied(f"The token is of tenant {token.tenant!r}: leave the tenant out.")
-    return Calls(request.app.state.servicer, token.tenant, token)
+    return Calls(state.servicer, state.metrics, token.tenant, token, parent)
 
 
 def peer_of(request: Request) -> str:

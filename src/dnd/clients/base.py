@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from dnd import convert
+from dnd import convert, telemetry
 from dnd.clients.channels import DEADLINE_S, EndpointPool, error_of
 from dnd.errors import Cancelled, Internal
+from dnd.serving.interceptor import rpc_attributes
 from dnd.types import (
     RequestContext,
 )
@@ -77,9 +78,18 @@ class StageClient:
 
     def _call(self, stub_class: Any, method: str, request: Message, answer: type[M]) -> M:
         request.context.CopyFrom(convert.to_message(self.context, types_pb2.RequestContext))  # type: ignore[attr-defined]
-        with self.pool.channel() as channel:
+        service = f"dnd.v1.{stub_class.__name__.removesuffix('Stub')}"
+        attributes = {**rpc_attributes(f"{service}/{method}"), "dnd.job": self.context.job}
+        with (
+            self.pool.channel() as channel,
+            telemetry.span(f"{service}/{method}", telemetry.CLIENT, attributes=attributes),
+        ):
             rpc = getattr(stub_class(channel), method)
-            how: dict[str, Any] = {"timeout": self.deadline_s, "wait_for_ready": True}
+            how: dict[str, Any] = {
+                "timeout": self.deadline_s,
+                "wait_for_ready": True,
+                "metadata": telemetry.metadata(),
+            }
             try:
                 if self.calls is None:
                     response = rpc(request, **how)

@@ -13,9 +13,11 @@ import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from dnd import telemetry
 from dnd.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -47,6 +49,7 @@ class _Entry(Generic[K, I, O]):
     arrived: float
     expires: float | None
     interactive: bool
+    context: Context
 
 
 class DynamicBatcher(Generic[K, I, O]):
@@ -131,6 +134,7 @@ class DynamicBatcher(Generic[K, I, O]):
         loop = asyncio.get_running_loop()
         now = loop.time()
         interactive = context is not None and context.priority is Priority.INTERACTIVE
+        caller = copy_context()
         entries = [
             _Entry[K, I, O](
                 bucket,
@@ -139,6 +143,7 @@ class DynamicBatcher(Generic[K, I, O]):
                 now,
                 None if timeout_s is None else now + timeout_s,
                 interactive,
+                caller,
             )
             for bucket, item in pairs
         ]
@@ -147,7 +152,8 @@ class DynamicBatcher(Generic[K, I, O]):
             self._loop_task = loop.create_task(self._serve())
         self._arrival.set()
         try:
-            return list(await asyncio.gather(*(entry.future for entry in entries)))
+            with telemetry.span("wait and compute", attributes={"dnd.num_items": len(entries)}):
+                return list(await asyncio.gather(*(entry.future for entry in entries)))
         finally:
             for entry in entries:
                 entry.future.cancel()
@@ -164,7 +170,15 @@ class DynamicBatcher(Generic[K, I, O]):
 
     async def run_alone(self, function: Callable[[], O]) -> O:
         """Runs `function` in the device thread, between batches."""
-        return await asyncio.get_running_loop().run_in_executor(self._device, function)
+
+        def timed() -> O:
+            started = time.perf_counter()
+            try:
+                return function()
+            finally:
+                self._metrics.device_seconds.inc(time.perf_counter() - started)
+
+        return await asyncio.get_running_loop().run_in_executor(self._device, timed)
 
     async def close(self) -> None:
         """Refuses new items, answers waiting ones with Unavailable, and ends the device thread."""
@@ -211,13 +225,14 @@ class DynamicBatcher(Generic[K, I, O]):
             self._on_device = batch
             try:
                 results = await loop.run_in_executor(
-                    self._device, self._compute, batch[0].bucket, [entry.item for entry in batch]
+                    self._device, self._compute, batch[0].bucket, batch
                 )
             except asyncio.CancelledError:
                 self._answer(batch, [Unavailable("The server is shutting down.")] * len(batch))
                 raise
             finally:
                 self._on_device = ()
+                self._metrics.device_seconds.inc(loop.time() - started)
             per_item = (loop.time() - started) / len(batch)
             self._seconds_per_item = 0.8 * self._seconds_per_item + 0.2 * per_item
             self._answer(batch, results)
@@ -255,9 +270,10 @@ class DynamicBatcher(Generic[K, I, O]):
             if not entry.future.done():
                 entry.future.set_result(result)
 
-    def _compute(self, bucket: K, items: list[I]) -> list[OrError[O]]:
+    def _compute(self, bucket: K, batch: Sequence[_Entry[K, I, O]]) -> list[OrError[O]]:
         """In the device thread: one pass, halved again and again where it fails."""
         started = time.perf_counter()
+        items = [entry.item for entry in batch]
         try:
             results = list(self._run(bucket, items))
             if len(results) != len(items):
@@ -268,10 +284,11 @@ class DynamicBatcher(Generic[K, I, O]):
             if len(items) == 1:
                 if isinstance(error, DndError):
                     return [error]
-                log.exception("an item failed in the device thread")
+                # The line names the job that the item is of.
+                batch[0].context.copy().run(log.exception, "an item failed in the device thread")
                 return [Internal(f"{type(error).__name__}: {error}"[:500])]
             half = len(items) // 2
-            return self._compute(bucket, items[:half]) + self._compute(bucket, items[half:])
+            return self._compute(bucket, batch[:half]) + self._compute(bucket, batch[half:])
         self._metrics.batch_items.observe(len(items))
         self._metrics.items.inc(len(items))
         self._metrics.batch_seconds.observe(time.perf_counter() - started)

@@ -26,6 +26,7 @@ from typing import Any
 
 import yaml
 
+from dnd import logs
 from dnd.artifacts import file_reference
 from dnd.errors import BadSetting, DndError, ModelMissing
 from dnd.serving.weights import is_weights_file, resolve_weights
@@ -161,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             done = "checked and put there" if fetch(weights, asked.folder) else "was there"
             print(f"{weights.name}: {len(weights.files)} files, {done}", flush=True)
     except DndError as error:
-        print(f"fetch_weights: {error.message}", file=sys.stderr)
+        logs.say_why("fetch_weights", error.message)
         return 2
     return 0
 

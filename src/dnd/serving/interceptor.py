@@ -1,15 +1,17 @@
-"""The one place where an error becomes a gRPC status, and where RPCs are counted."""
+"""The one place where an error becomes a gRPC status, and where RPCs are counted and traced."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 
+from dnd import logs, telemetry
 from dnd.errors import CODES, DndError, Internal
 from dnd.serving.metrics import Metrics
 
@@ -52,13 +54,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
             code = "OK"
-            try:
-                return await behaviour(request, context)
-            except (Exception, asyncio.CancelledError) as error:
-                code = _code_of(error)
-                await _abort(method, error, context)
-            finally:
-                self._record(method, code, started)
+            with answering(method, request, _parent(context)):
+                try:
+                    return await behaviour(request, context)
+                except (Exception, asyncio.CancelledError) as error:
+                    code = _note(error)
+                    await _abort(method, error, context)
+                finally:
+                    self._record(method, code, started)
 
         return answer
 
@@ -66,23 +69,60 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
             code = "OK"
-            try:
-                async for response in behaviour(request, context):
-                    yield response
-            except (Exception, asyncio.CancelledError) as error:
-                code = _code_of(error)
-                await _abort(method, error, context)
-            finally:
-                self._record(method, code, started)
+            with answering(method, request, _parent(context)):
+                try:
+                    async for response in behaviour(request, context):
+                        yield response
+                except (Exception, asyncio.CancelledError) as error:
+                    code = _note(error)
+                    await _abort(method, error, context)
+                finally:
+                    self._record(method, code, started)
 
         return answer
 
     def _record(self, method: str, code: str, started: float) -> None:
-        self._metrics.rpcs.labels(method, code).inc()
-        self._metrics.rpc_seconds.labels(method).observe(time.perf_counter() - started)
+        self._metrics.count_rpc(method, code, time.perf_counter() - started)
 
 
-def _code_of(error: BaseException) -> str:
+@contextmanager
+def answering(method: str, request: Any, parent: str) -> Iterator[None]:
+    """The span of a call, and the fields of log lines while it is answered.
+
+    Args:
+        method: "/dnd.v1.ScorerService/ScoreConcepts" for example.
+        request: It names the job in its context, or asks about one.
+        parent: The caller's `traceparent`; empty for none.
+    """
+    job = request.context.job or getattr(request, "job_id", "")
+    attributes = {**rpc_attributes(method), **({"dnd.job": job} if job else {})}
+    with (
+        logs.bound(job=job),
+        telemetry.span(method.lstrip("/"), telemetry.SERVER, parent, attributes),
+    ):
+        yield
+
+
+def rpc_attributes(method: str) -> dict[str, str]:
+    """What spans of callers and servers say of a method."""
+    service, _, name = method.lstrip("/").partition("/")
+    return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+
+
+def _parent(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """The caller's `traceparent`; empty for none."""
+    return telemetry.parent_in(tuple(context.invocation_metadata() or ()))
+
+
+def _note(error: BaseException) -> str:
+    """The code of an error, which the open span is marked with."""
+    if not isinstance(error, asyncio.CancelledError):
+        telemetry.fail(type(error).__name__)
+    return code_of(error)
+
+
+def code_of(error: BaseException) -> str:
+    """The gRPC code that a call ends with when it raises `error`."""
     if isinstance(error, asyncio.CancelledError):
         return "CANCELLED"
     return CODES.get(type(error), "INTERNAL") if isinstance(error, DndError) else "INTERNAL"

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import urllib.request
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    start_http_server,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
+PACKAGE = "describe-and-dissect"
 BATCH_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
 
 
@@ -35,6 +44,11 @@ class Metrics:
         self.batch_seconds = Histogram(
             "dnd_batch_seconds", "Time of a device batch", registry=self.registry
         )
+        self.device_seconds = Counter(
+            "dnd_device_seconds",
+            "Time that the device thread was at work, in vain too",
+            registry=self.registry,
+        )
         self.wait_seconds = Histogram(
             "dnd_wait_seconds", "Time from admission to the device", registry=self.registry
         )
@@ -44,10 +58,28 @@ class Metrics:
         self.refused = Counter(
             "dnd_refused_items", "Items refused at admission", registry=self.registry
         )
+        describe_process(self.registry)
+
+    def count_rpc(self, method: str, code: str, seconds: float) -> None:
+        """Counts an answered call of `method`, "/dnd.v1.ScorerService/EmbedTexts" for example."""
+        self.rpcs.labels(method, code).inc()
+        self.rpc_seconds.labels(method).observe(seconds)
 
     def serve(self, host: str, port: int) -> tuple[WSGIServer, Thread]:
         """Serves the metrics over HTTP in a daemon thread."""
         return start_http_server(port, addr=host, registry=self.registry)
+
+
+def describe_process(registry: CollectorRegistry) -> None:
+    """Adds what every process shows: its version, memory, CPU time and open files."""
+    try:
+        number = version(PACKAGE)
+    except PackageNotFoundError:  # an image holds the files, and is named by its tag
+        number = "unknown"
+    Gauge("dnd_build_info", "The version, as a label", ["version"], registry=registry).labels(
+        number
+    ).set(1)
+    ProcessCollector(registry=registry)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dnd import logs
 from dnd.errors import (
     BadAnswer,
     BadSetting,
@@ -141,6 +142,7 @@ def read_key(path: str) -> str:
         ) from None
     if not key.isascii() or not key.isprintable() or len(key.split()) != 1:
         raise BadSetting(f"DND_API_KEY_FILE = {path!r}: expected one key, on one line.")
+    logs.hide(key)
     return key
 
 

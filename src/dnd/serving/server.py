@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from grpc_health.v1 import _async as health_aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from dnd import logs, telemetry
 from dnd import settings as settings_module
 from dnd.errors import BadSetting, DndError
 from dnd.serving.interceptor import ErrorInterceptor
@@ -75,15 +75,14 @@ def run(
     """
     try:
         settings = settings_module.load(settings_class, argv, prog=name)
-        logging.basicConfig(
-            level=settings.log_level,
-            format=f"%(asctime)s {name} %(levelname)s %(message)s",
-            stream=sys.stderr,
-        )
+        logs.set_up(name, settings.log_level, settings.log_format)
+        telemetry.start(name)
         return asyncio.run(_serve(name, settings, build))
     except DndError as error:
-        print(f"{name}: {error.message}", file=sys.stderr)
+        logs.say_why(name, error.message)
         return 2
+    finally:
+        telemetry.stop()
 
 
 async def _serve(name: str, settings: S, build: Callable[[S, Metrics], StageService]) -> int:

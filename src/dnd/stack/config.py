@@ -27,7 +27,7 @@ JUDGE_PACK = "pack:starter/judge"
 
 # What the stack sets by itself, so that nobody else can.
 _OWN = frozenset(
-    {"host", "artifacts", "endpoints_file", "log_level"}
+    {"host", "artifacts", "endpoints_file", "log_level", "log_format"}
     | {"tls_cert", "tls_key", "tls_ca", "health_port"}
 )
 _SERVICE_KEYS = tuple(
@@ -69,6 +69,7 @@ models: ""             # a models.yaml; empty is models.yaml in the home, made a
 probes: ""             # a probes.yaml; empty is probes.yaml in the home, made at the first start
 allow_specs: false     # let jobs give specifications ("hf:…", a folder) in place of names
 log_level: INFO
+log_format: text       # json for one object in a line
 start_timeout_s: 300   # for all processes together to get ready
 
 # Each service takes its settings without the DND_ prefix (see services/*/README.md). While the
@@ -145,6 +146,7 @@ class StackConfig:
         probes: Path of probes.yaml; empty is the one in the home.
         allow_specs: Whether jobs may give specifications in place of names.
         log_level: Of all processes.
+        log_format: Of all processes, "text" or "json".
         start_timeout_s: Time for all processes together to get ready, seconds.
         services: Settings of the five services and the judge, by name.
         coordinator: Settings of the coordinator, and those its workers share with it.
@@ -158,6 +160,7 @@ class StackConfig:
     probes: str = ""
     allow_specs: bool = False
     log_level: str = "INFO"
+    log_format: str = "text"
     start_timeout_s: float = 300.0
     services: Mapping[str, Settings] = field(default_factory=dict)
     coordinator: Settings = field(default_factory=dict)
@@ -227,7 +230,8 @@ def parse_config(data: Any, where: str) -> StackConfig:
     given = _mapping(data, where)
     _check_keys(given, tuple(item.name for item in dataclasses.fields(StackConfig)), where)
     values = {**defaults, **given}
-    for name in ("redis", "database", "artifacts", "models", "probes", "log_level"):
+    texts = ("redis", "database", "artifacts", "models", "probes", "log_level", "log_format")
+    for name in texts:
         _check_type(values[name], str, f"{where}: {name}")
     if values["artifacts"] and not values["artifacts"].startswith(("s3://", "gs://")):
         raise BadSetting(

@@ -90,6 +90,7 @@ def _python(
         **variables,
         "DND_ARTIFACTS": config.artifacts or str(home.artifacts),
         "DND_LOG_LEVEL": config.log_level,
+        "DND_LOG_FORMAT": config.log_format,
         "DND_ENDPOINTS_FILE": str(home.endpoints(name)),
     }
     command = [sys.executable, "-P", "-m", f"dnd_services.{module}"]

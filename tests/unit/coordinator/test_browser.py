@@ -15,6 +15,7 @@ from PIL import Image
 
 from dnd.images import encode_png
 from dnd.jobs import JobSpec, UnitState
+from dnd.serving import Metrics
 from dnd_services.coordinator.access import Gate
 from dnd_services.coordinator.web.app import create_app
 from dnd_services.coordinator.web.pages import trying
@@ -43,7 +44,9 @@ def chromium() -> Iterator[Any]:
 def site(desk: Desk) -> Iterator[str]:
     """Address of the pages over a desk."""
     servicer = make_servicer(desk)
-    server = WebServer(create_app(servicer, Gate(desk.store, desk.settings)), "127.0.0.1", 0)
+    server = WebServer(
+        create_app(servicer, Gate(desk.store, desk.settings), Metrics()), "127.0.0.1", 0
+    )
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

@@ -15,6 +15,7 @@ from schemathesis.checks import CHECKS, load_all_checks
 
 from dnd.artifacts import ArtifactStore
 from dnd.clients import Services
+from dnd.serving import Metrics
 from dnd.testing import start_fakes
 from dnd_services.coordinator.access import Gate
 from dnd_services.coordinator.migrate import migrate
@@ -46,7 +47,7 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         migrate(store)
         services = Services.connect(fakes.targets, fakes.artifacts, deadline_s=20.0)
         servicer = make_servicer(Desk(store, fakes, services, coordinator, Clock()))
-        app = create_app(servicer, Gate(store, coordinator))
+        app = create_app(servicer, Gate(store, coordinator), Metrics())
         found = schemathesis.openapi.from_asgi(
             f"{PREFIX}/openapi.json", app, headers={"host": "127.0.0.1"}
         )

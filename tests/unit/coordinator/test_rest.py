@@ -16,6 +16,7 @@ from sqlalchemy import update
 from dnd.errors import CODES, BadSetting, DndError, NotFound, Unavailable
 from dnd.images import decode_image
 from dnd.jobs import JobSpec, spec_to_message
+from dnd.serving import Metrics
 from dnd.v1 import captioner_pb2
 from dnd.v1 import coordinator_pb2 as pb2
 from dnd_services.coordinator import views
@@ -285,7 +286,7 @@ async def test_slow_requests_are_ended(desk: Desk, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(guarding, "BODY_S", 0.2)
     monkeypatch.setattr(serving, "HEAD_S", 0.2)
     servicer = make_servicer(desk)
-    app = create_app(servicer, Gate(desk.store, desk.settings))
+    app = create_app(servicer, Gate(desk.store, desk.settings), Metrics())
     server = serving.WebServer(app, "127.0.0.1", 0)
     await server.start()
     port = int(server.url.rpartition(":")[2])

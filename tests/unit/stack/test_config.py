@@ -20,7 +20,16 @@ from dnd.stack.processes import Program
 
 # Set by the stack itself, from where things lie in its home.
 OWN = {
-    *("host", "artifacts", "endpoints_file", "log_level", "models", "probes", "allow_specs"),
+    *(
+        "host",
+        "artifacts",
+        "endpoints_file",
+        "log_level",
+        "log_format",
+        "models",
+        "probes",
+        "allow_specs",
+    ),
     *("tls_cert", "tls_key", "tls_ca", "health_port"),
 }
 
