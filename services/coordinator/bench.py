@@ -130,6 +130,23 @@ def _keep(bench: Bench, answers: Sequence[OrError[_Kept]]) -> list[OrError[UnitS
     ]
 
 
+def one_result(
+    bench: Bench, key: str, read: Callable[[str], object], compute: Callable[[], str]
+) -> tuple[str, bool]:
+    """The reference of what a stage gives for something else than a unit; whether it was there.
+
+    Args:
+        key: What it is found by; empty to compute it.
+        read: Reads what a reference refers to; raises NotFound if part of that is lost.
+    """
+    known = bench.recall([key]) if bench.recall and key else {}
+    if key in known:
+        with suppress(NotFound):
+            read(known[key])
+            return known[key], True
+    return compute(), False
+
+
 def save(bench: Bench, value: object) -> str:
     return outputs.save(bench.services.artifacts, value)
 

@@ -25,11 +25,11 @@ from dnd.types import (
     UnitExemplars,
 )
 from dnd_services.coordinator import outputs, reuse, states
-from dnd_services.coordinator.bench import Bench, each, load, save, unit_results
+from dnd_services.coordinator.bench import Bench, each, load, one_result, save, unit_results
 from dnd_services.coordinator.claiming import Group
 from dnd_services.coordinator.dissections import open_dissection
 from dnd_services.coordinator.frozen import artifact_key, set_key, shards_of
-from dnd_services.coordinator.models import ImageSetRow, UnitRow
+from dnd_services.coordinator.models import ImageSetRow, UnitRow, WorkRow
 from dnd_services.coordinator.store.rows import count_live, encode_activities
 from dnd_services.coordinator.store.sets import Need
 from dnd_services.coordinator.store.steps import MergedLayer, UnitStep
@@ -53,10 +53,21 @@ class ShardsMerged:
 
 
 @dataclass(frozen=True)
-class LayerDissected:
-    """The labels of a layer from the concept set; "" for a layer without a live unit."""
+class SharedResult:
+    """What jobs share that is of no unit.
+
+    Attributes:
+        key: What the output is found by again (`reuse.py`); empty if it is not.
+        reused: Whether it was found so.
+    """
 
     ref: str
+    key: str = ""
+    reused: bool = False
+
+
+class LayerDissected(SharedResult):
+    """The labels of a layer from the concept set; "" for a layer without a live unit."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +77,8 @@ class SetDrawn:
     images: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class BankMeasured:
+class BankMeasured(SharedResult):
     """The bank of a job, measured for its layers."""
-
-    ref: str
 
 
 Result: TypeAlias = (
@@ -125,12 +133,22 @@ def _merge_shards(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Re
 
 
 def _dissect_layers(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
-    return [
-        LayerDissected(
-            stages.dissect_layer(bench.services, plan, group.layers[work.ordinal].index_ref)
+    keys = reuse.dissection_keys(plan, bench.owner(group.job), group.job.id)
+
+    def dissect(work: WorkRow) -> LayerDissected:
+        index_ref = group.layers[work.ordinal].index_ref
+        key = keys.of(index_ref) if bench.recall else ""
+        ref, reused = one_result(
+            bench,
+            key,
+            read=lambda ref: open_dissection(
+                bench.services.artifacts, ref, plan.concepts_ref, plan.manifest_ref
+            ),
+            compute=lambda: stages.dissect_layer(bench.services, plan, index_ref),
         )
-        for work in group.works
-    ]
+        return LayerDissected(ref, key, reused)
+
+    return [dissect(work) for work in group.works]
 
 
 def _select_exemplars(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
@@ -302,7 +320,20 @@ def _measure_bank(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Re
     drawn = {
         concept: _drawings(by_prompt[stages.prompt_for(plan, concept)]) for concept in plan.bank
     }
-    return [BankMeasured(save(bench, calibration.measure_bank(bench.services, plan, drawn)))]
+    keys = reuse.bank_keys(plan, bench.owner(group.job), group.job.id)
+    measured = reuse.bank_drawn(drawn)
+    key = keys.of(*measured) if measured and bench.recall else ""
+
+    def read(ref: str) -> None:
+        bank = outputs.load(bench.services.artifacts, ref, Bank)
+        for array_ref in (bank.embeddings_ref, *bank.activations_refs):
+            bench.services.artifacts.get_array(array_ref)
+
+    def measure() -> str:
+        return save(bench, calibration.measure_bank(bench.services, plan, drawn))
+
+    ref, reused = one_result(bench, key, read, measure)
+    return [BankMeasured(ref, key, reused)]
 
 
 def _calibrate_labels(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:

@@ -1,4 +1,4 @@
-"""What a stage's result for a unit depends on, as its key: of any job, it is computed once.
+"""What a stage's result depends on, as its key: of any job, it is computed once.
 
 A key holds what the stage reads, and nothing else, so that changing a setting makes new results of
 exactly the stages that depend on it. Results that lack a part because of an error have no key, as
@@ -24,7 +24,7 @@ class Keys:
         owner: Who may share results: a tenant, or "" for all.
         job_id: Whose results they are where a service has no digest.
         services: Names of the services, and "target", that the stage asks.
-        settings: What of the profile and of the job the stage depends on, for any unit.
+        settings: What of the profile and of the job the stage depends on, whatever it is for.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Keys:
         self._base = keys.digest_of(owner, of_job, digests, *settings)
 
     def of(self, *parts: object) -> str:
-        """The key of the result for one unit."""
+        """The key of the result for one unit, layer or bank."""
         return keys.digest_of(self._stage, keys.STAGE_VERSIONS[self._stage], self._base, *parts)[
             :_DIGITS
         ]
@@ -142,6 +142,43 @@ def calibration_keys(plan: Plan, owner: str, job_id: str, layer: str, bank_ref: 
         plan.profile.calibration.max_text_cosine,
         bank_ref,
     )
+
+
+def dissection_keys(plan: Plan, owner: str, job_id: str) -> Keys:
+    """Labels of a layer from the concept set: `of` takes the reference of its index."""
+    return Keys(
+        "dissect",
+        plan,
+        owner,
+        job_id,
+        ["scorer"],
+        plan.manifest_ref,
+        plan.concepts_ref,
+        plan.profile.dissect.similarity,
+        plan.profile.dissect.num_concepts,
+    )
+
+
+def bank_keys(plan: Plan, owner: str, job_id: str) -> Keys:
+    """The bank, measured for the job's layers: `of` takes `bank_drawn`."""
+    return Keys(
+        "measure",
+        plan,
+        owner,
+        job_id,
+        ["target", "scorer"],
+        plan.model,
+        plan.layers,
+        plan.profile.index.pooling,
+        plan.profile.score.show_at,
+    )
+
+
+def bank_drawn(drawn: Mapping[str, OrError[ImageSet]]) -> list[object] | None:
+    """What is measured of the bank, by concept; None while drawings are missing."""
+    if not all(isinstance(one, ImageSet) for one in drawn.values()):
+        return None
+    return [(text, one.images) for text, one in drawn.items() if isinstance(one, ImageSet)]
 
 
 def has_all_captions(plan: Plan, unit: UnitExemplars, captions: Captions) -> bool:

@@ -35,6 +35,7 @@ from dnd_services.coordinator.handlers import (
     SetDrawn,
     ShardIndexed,
     ShardsMerged,
+    SharedResult,
 )
 from dnd_services.coordinator.models import ImageSetRow, JobRow, WorkRow
 from dnd_services.coordinator.settings import QueueSettings
@@ -42,7 +43,7 @@ from dnd_services.coordinator.states import counter_name
 from dnd_services.coordinator.store import health
 from dnd_services.coordinator.store.claims import find_held, move, move_held, read_rows
 from dnd_services.coordinator.store.counters import Tally
-from dnd_services.coordinator.store.results import count_results
+from dnd_services.coordinator.store.results import count_results, keep_results
 from dnd_services.coordinator.store.sets import end_sets
 from dnd_services.coordinator.store.spending import spend
 from dnd_services.coordinator.store.steps import (
@@ -98,7 +99,9 @@ def write_report(
         return 0
     failures = [(row, outcome) for row, outcome in held if isinstance(outcome, DndError)]
     results = [(row, outcome) for row, outcome in held if not isinstance(outcome, DndError)]
-    num_reused = sum(isinstance(one, UnitStep) and one.reused for one in report.outcomes)
+    num_reused = sum(
+        isinstance(one, UnitStep | SharedResult) and one.reused for one in report.outcomes
+    )
     num_worked_on = len(group.rows) - num_reused
     item_s = report.seconds / max(num_worked_on, 1)
     if results:
@@ -161,8 +164,10 @@ def _write_results(
             finish_merge(session, tally, job, row, result.layers)
         elif isinstance(result, BankMeasured):
             end_bank(session, tally, row, result.ref)
+            _keep_shared(session, tally, row, result)
         elif isinstance(result, LayerDissected):
             finish_dissection(tally, row, result.ref)
+            _keep_shared(session, tally, row, result)
         elif isinstance(result, LabelsCompared):
             tally.move(row, states.DONE)
             end_job_if_done(session, tally, job, now)
@@ -172,6 +177,16 @@ def _write_results(
     end_sets(session, tally, drawn)
     if steps:
         finish_units(session, tally, job, group.units, steps, item_s, now)
+
+
+def _keep_shared(session: Session, tally: Tally, work: WorkRow, result: SharedResult) -> None:
+    """Counts a result that is of no unit, and lets others find it."""
+    if not result.ref:
+        return
+    name = counter_name(work.stage, work.scope)
+    count_results(tally, work.job_id, name, int(not result.reused), int(result.reused))
+    if result.key and not result.reused:
+        keep_results(session, {result.key: result.ref})
 
 
 def _write_failures(

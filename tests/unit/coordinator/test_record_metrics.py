@@ -67,3 +67,21 @@ def test_record_that_cannot_be_read_is_told_and_leaves_the_page_readable(
     with desk.store.writing() as session:
         session.connection().exec_driver_sql("DROP TABLE counter")
     assert scrape(registry) == {("dnd_record_up", ""): 0.0}
+
+
+def test_results_that_were_there_already_are_counted_beside_those_computed(
+    desk: Desk, spec: JobSpec, registry: CollectorRegistry
+) -> None:
+    spec = replace(spec, layers=(LayerUnits("features.conv", (10, 11, 12)),), seed=9)
+    for request_id in ("first", "again"):
+        desk.run_to_end(desk.create(spec, request_id))
+    num = {
+        (sample.labels["stage"], sample.labels["how"]): sample.value
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+        for sample in family.samples
+        if sample.name == "dnd_results"
+    }
+    for stage in ("exemplars", "caption", "summarize", "score"):
+        assert num[stage, "computed"] == num[stage, "reused"] > 0
+    # Units of the first job share prompts.
+    assert num["synthesize", "reused"] >= num["synthesize", "computed"] > 0

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from coordinator_desk import CALIBRATED, Desk
+from coordinator_desk import CALIBRATED, SMALL, Desk
 
 from dnd.artifacts import ArtifactStore
+from dnd.calibration import Bank
 from dnd.errors import BadImage
-from dnd.jobs import JobSpec, JobState, LayerUnits
+from dnd.jobs import JobSpec, JobState, LayerUnits, Method
 from dnd.testing import Fakes, start_fakes
 from dnd.testing.faults import fail_times
+from dnd_services.coordinator import outputs, states
 from dnd_services.coordinator.garbage import collect
-from dnd_services.coordinator.models import CounterRow, ImageSetRow, ResultRow
+from dnd_services.coordinator.models import CounterRow, ImageSetRow, ResultRow, WorkRow
 from dnd_services.coordinator.outputs import artifact_of
 from dnd_services.coordinator.store.results import COMPUTED, REUSED, read_reuse
 
-STAGES = {"exemplars", "caption", "summarize", "synthesize", "score", "calibrate"}
+BANK = "calibrate:bank"
+STAGES = {"exemplars", "caption", "summarize", "synthesize", "score", "calibrate", BANK}
 
 
 @pytest.fixture
@@ -92,13 +96,15 @@ def test_another_scoring_function_redraws_nothing(desk: Desk, spec: JobSpec) -> 
     ("change", "expected"),
     [
         ({"exemplars__num_per_decile": "4"}, {"exemplars"}),
-        ({"exemplars__num_exemplars": "4"}, STAGES - {"calibrate"}),
+        ({"exemplars__num_exemplars": "4"}, STAGES - {"calibrate", BANK}),
         ({"caption__num_beams": "2"}, {"caption"}),
         ({"propose__temperature": "0.5"}, {"summarize"}),
-        ({"propose__max_candidates": "2"}, STAGES - {"exemplars", "caption"}),
-        ({"synthesis__guidance": "2.5"}, {"synthesize", "score", "calibrate"}),
+        ({"propose__max_candidates": "2"}, STAGES - {"exemplars", "caption", BANK}),
+        ({"synthesis__guidance": "2.5"}, {"synthesize", "score", "calibrate", BANK}),
         ({"score__num_labels": "2"}, {"score"}),
         ({"calibration__max_text_cosine": "0.7"}, {"calibrate"}),
+        ({"calibration__num_concepts": "11"}, {"calibrate", BANK}),
+        ({"calibration__num_images": "3"}, {"synthesize", "calibrate"}),
         ({"calibration__threshold": "0.1"}, set()),
         ({"evaluate__num_drawings": "4"}, set()),
     ],
@@ -129,6 +135,81 @@ def test_another_seed_asks_the_language_model_again(desk: Desk, spec: JobSpec) -
     assert not {"exemplars", "caption"} & found
 
 
+DISSECTED = JobSpec(
+    "tiny",
+    (LayerUnits("features.conv", tuple(range(4, 12))), LayerUnits("classifier", (0, 9))),
+    "shapes",
+    "starter",
+    SMALL,
+    method=Method.CLIP_DISSECT,
+    concept_set="classes",
+)
+
+
+def num_dissected(desk: Desk) -> int:
+    """Layers that the scorer has been asked to label from a concept set."""
+    return desk.fakes.scorer.faults.num_calls["DissectLayer"]
+
+
+def test_layer_is_labelled_once_from_a_concept_set(desk: Desk) -> None:
+    first = run(desk, DISSECTED, "first")
+    assert (computed(desk, first), num_dissected(desk)) == ({"dissect"}, 2)
+    other_units = replace(DISSECTED, layers=(LayerUnits("features.conv", (20, 21)),))
+    second = run(desk, DISSECTED, "second")
+    assert desk.records(second) == desk.records(first)
+    assert num_reused(desk, second) == {"dissect": 2}
+    third = run(desk, replace(DISSECTED, seed=8), "third")
+    assert computed(desk, second) == computed(desk, third) == set()
+    run(desk, other_units, "other units")  # an index of one layer instead of two
+    assert num_dissected(desk) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"overrides": {**SMALL, "dissect.similarity": '"cos"'}},
+        {"overrides": {**SMALL, "dissect.num_concepts": "4"}},
+        {"concept_set": "common-english"},
+        {"probe": "photos"},
+    ],
+    ids=["similarity", "num_concepts", "concept set", "probe set"],
+)
+def test_layer_is_labelled_again_when_what_it_depends_on_differs(
+    desk: Desk, change: dict[str, Any]
+) -> None:
+    run(desk, DISSECTED, "first")
+    assert computed(desk, run(desk, replace(DISSECTED, **change), "second")) == {"dissect"}
+    assert num_dissected(desk) == 4
+
+
+def test_layer_is_labelled_again_by_another_scorer_and_for_another_tenant(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(desk, DISSECTED, "r", "one")
+    run(desk, DISSECTED, "r", "two")
+    assert num_dissected(desk) == 4
+    monkeypatch.setattr(desk.fakes.scorer, "digest", "1" * 64)
+    run(desk, DISSECTED, "again", "one")
+    assert num_dissected(desk) == 6
+
+
+def test_dissection_and_bank_are_made_again_when_parts_of_them_are_lost(
+    desk: Desk, spec: JobSpec
+) -> None:
+    artifacts = desk.fakes.artifacts
+    dissected, described = run(desk, DISSECTED, "first"), run(desk, spec, "described")
+    (bank,) = desk.rows(WorkRow, job_id=described, stage="calibrate", scope=states.BANK)
+    lost = [row.output for row in desk.rows(WorkRow, job_id=dissected, stage="dissect")]
+    lost.append(outputs.load(artifacts, bank.output, Bank).activations_refs[0])
+    for ref in lost:
+        digest = ref.removeprefix("sha256:")
+        (artifacts.root / "blobs" / digest[:2] / digest).unlink()
+    assert computed(desk, run(desk, DISSECTED, "second")) == {"dissect"}
+    again = run(desk, spec, "described again")
+    assert computed(desk, again) == {BANK}
+    assert desk.records(again) == desk.records(described)
+
+
 def test_tenants_share_results_only_where_the_operator_lets_them(desk: Desk, spec: JobSpec) -> None:
     run(desk, spec, "r", "one")
     assert computed(desk, run(desk, spec, "r", "two")) == STAGES
@@ -143,6 +224,8 @@ def test_nothing_is_reused_when_the_operator_turns_it_off(desk: Desk, spec: JobS
     run(desk, spec, "first")
     assert desk.rows(ResultRow) == []
     assert computed(desk, run(desk, spec, "second")) == STAGES - {"synthesize"}
+    run(desk, DISSECTED, "dissected")
+    assert desk.rows(ResultRow) == []
 
 
 def test_answers_of_a_model_without_digest_are_of_use_to_their_own_job(
