@@ -3,8 +3,10 @@
     python -m benchmarks.soak [--minutes 30]
 
 The stage services are fakes that do next to nothing (`dnd.testing.idle`); one call in a hundred
-fails. Every minute a worker is killed, or ended with SIGTERM, and started again. Each job is
-checked when it has ended, and deleted. Prints jobs, units, errors, and how memory grew.
+fails. Every minute one of two workers is killed, or ended with SIGTERM, and started again. Each job
+is checked when it has ended, and deleted. Prints jobs, units, errors, and how the memory of the
+processes grew that lived through it all: coordinator, broker, and a third worker. The fakes are
+left out: they remember all that they were asked.
 """
 
 from __future__ import annotations
@@ -29,10 +31,13 @@ from dnd.errors import DndError, Transient
 from dnd.jobs import Job, JobState, UnitState
 
 UNITS = 2000
-WORKERS = ("worker-0", "worker-1")
+RESTARTED = ("worker-0", "worker-1")
+STEADY = "steady worker"
+WATCHED = ("coordinator", "valkey", STEADY)
 RESTART_S = 60.0
 SAMPLE_S = 5.0
 WARM_UP = 0.2
+STRETCHES = 10
 ERROR_RATE = 0.01
 CONSOLE = Console(width=100)
 
@@ -45,7 +50,7 @@ class Seen:
         states: Units of ended jobs by state.
         wrong: Jobs that did not end as they should have, and why.
         errors: Calls of the API that failed, by class.
-        rss: (seconds, bytes) by process; a restarted worker is another process.
+        rss: (seconds, bytes) by process, of those that are never restarted.
     """
 
     num_jobs: int = 0
@@ -59,8 +64,7 @@ class Seen:
 def soak(stack: Stack, seconds: float, seen: Seen) -> None:
     """Runs jobs, one after the other, and restarts workers until the time is over."""
     started = restarted = time.monotonic()
-    names = dict.fromkeys(WORKERS, 0)
-    turns = itertools.cycle(WORKERS)
+    turns = itertools.cycle(RESTARTED)
     with stack.client() as client:
         job: Job | None = None
         while job is not None or time.monotonic() - started < seconds:
@@ -68,12 +72,11 @@ def soak(stack: Stack, seconds: float, seen: Seen) -> None:
                 job = client.create_job(replace(spec(UNITS), seed=seen.num_jobs))
             time.sleep(SAMPLE_S)
             now = time.monotonic()
-            for name in stack.processes:
-                label = f"{name}.{names[name]}" if name in names else name
-                seen.rss.setdefault(label, []).append((now - started, stack.rss(name)))
+            for name in WATCHED:
+                seen.rss.setdefault(name, []).append((now - started, stack.rss(name)))
             if now - restarted > RESTART_S and now - started < seconds:
                 restarted = now
-                restart(stack, next(turns), names, seen)
+                restart(stack, next(turns), seen)
             job = look(client, job, seen)
 
 
@@ -97,21 +100,25 @@ def look(client: Client, job: Job, seen: Seen) -> Job | None:
     return None
 
 
-def restart(stack: Stack, name: str, names: dict[str, int], seen: Seen) -> None:
+def restart(stack: Stack, name: str, seen: Seen) -> None:
     """Kills a worker, or every second time ends it as an operator would, and starts it again."""
     stack.stop(name, kill=bool(seen.num_restarts % 2))
     stack.start_worker(name, stage="all", threads=2)
-    names[name] += 1
     seen.num_restarts += 1
 
 
-def slope(samples: Sequence[tuple[float, int]]) -> float:
-    """MiB an hour, by least squares, without the first fifth of the time."""
-    later = samples[round(WARM_UP * len(samples)) :]
-    if len(later) < 3:
-        return float("nan")
-    seconds, sizes = np.array(later, dtype=float).T
-    return float(np.polyfit(seconds / 3600, sizes / 2**20, 1)[0])
+def slope(samples: Sequence[tuple[float, int]]) -> tuple[float, float]:
+    """MiB an hour and its standard error, by least squares, after the first fifth of the time.
+
+    Samples that follow each other are alike, so the error is that of the means of ten stretches.
+    """
+    later = np.array(samples[round(WARM_UP * len(samples)) :], dtype=float)
+    if len(later) < 2 * STRETCHES:
+        return float("nan"), float("nan")
+    means = np.array([part.mean(axis=0) for part in np.array_split(later, STRETCHES)])
+    hours, sizes = means[:, 0] / 3600, means[:, 1] / 2**20
+    (fitted, _), covariance = np.polyfit(hours, sizes, 1, cov=True)
+    return float(fitted), float(np.sqrt(covariance[0, 0]))
 
 
 def report(seen: Seen, minutes: float) -> None:
@@ -126,8 +133,10 @@ def report(seen: Seen, minutes: float) -> None:
     table = Table("resident memory", "samples", "first, MiB", "last, MiB", "MiB an hour")
     for name, samples in seen.rss.items():
         first, last = samples[0][1] / 2**20, samples[-1][1] / 2**20
-        grown = slope(samples)
-        table.add_row(name, str(len(samples)), f"{first:.0f}", f"{last:.0f}", f"{grown:+.1f}")
+        grown, error = slope(samples)
+        table.add_row(
+            name, str(len(samples)), f"{first:.0f}", f"{last:.0f}", f"{grown:+.1f} ± {error:.1f}"
+        )
     CONSOLE.print(table)
 
 
@@ -151,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             pause_s=0.5,
         ) as stack,
     ):
-        for name in WORKERS:
+        for name in (*RESTARTED, STEADY):
             stack.start_worker(name, stage="all", threads=2)
         try:
             soak(stack, 60 * asked.minutes, seen)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select
@@ -16,6 +19,7 @@ from dnd_services.coordinator.budgets import Budgets
 from dnd_services.coordinator.celery_app import Task
 from dnd_services.coordinator.dispatcher import Dispatcher
 from dnd_services.coordinator.keeper import LeaseKeeper
+from dnd_services.coordinator.migrate import migrate
 from dnd_services.coordinator.models import CounterRow, JobRow, UnitRow, WorkRow
 from dnd_services.coordinator.planning import Planner
 from dnd_services.coordinator.reconciler import Reconciler
@@ -228,6 +232,28 @@ class Desk:
 
     def check_counters(self, job_id: str) -> None:
         check_counters(self.store, job_id)
+
+
+@contextmanager
+def open_desk(fakes: Fakes, folder: Path) -> Iterator[Desk]:
+    """A desk with a record in `folder`."""
+    settings = CoordinatorSettings(
+        artifacts=str(fakes.artifacts.root),
+        database=f"sqlite:///{folder}/record.db",
+        redis="redis://127.0.0.1:1/0",
+        **fakes.targets,
+        lease_s=3.0,
+        renew_s=1.0,
+        sweep_s=1.0,
+        rpc_deadline_s=20.0,
+    )
+    clock = Clock()
+    store = Store(settings.database, clock)
+    migrate(store)
+    services = Services.connect(fakes.targets, fakes.artifacts, deadline_s=20.0)
+    yield Desk(store, fakes, services, settings, clock)
+    services.close()
+    store.close()
 
 
 def check_counters(store: Store, job_id: str) -> None:

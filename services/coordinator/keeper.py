@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from dnd.clients import Calls
+from dnd.errors import DndError, StorageFull
 from dnd_services.coordinator.claiming import table_of
 from dnd_services.coordinator.models import ImageSetRow, WorkRow
 from dnd_services.coordinator.settings import QueueSettings
@@ -53,7 +54,7 @@ class LeaseKeeper:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        with self._store.writing() as session:
+        with suppress(StorageFull), self._store.writing() as session:  # silence tells the same
             leave(session, self._replica)
 
     @contextmanager
@@ -112,6 +113,8 @@ class LeaseKeeper:
             try:
                 self._beat()
                 self.renew_all()
+            except DndError as error:  # the record's disk is full
+                log.warning("leases could not be renewed: %s", error.message)
             except Exception:
                 log.exception("leases could not be renewed")
             self._stop.wait(wait_s)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 
-from dnd.errors import Unavailable
+from dnd.errors import DndError, StorageFull
 from dnd_services.coordinator.dispatcher import Dispatcher
 from dnd_services.coordinator.nudge import Nudge
 from dnd_services.coordinator.reconciler import Reconciler
@@ -55,7 +56,7 @@ class Leader:
         self._stop.set()
         self._nudge.ring()
         self._thread.join()
-        with self._store.writing() as session:
+        with suppress(StorageFull), self._store.writing() as session:  # the lease ends by itself
             step_down(session, self._owner)
 
     def _run(self) -> None:
@@ -70,7 +71,7 @@ class Leader:
                     self._swept_at = time.monotonic()
                     self._reconciler.sweep()
                 self._nudge.wait(self._settings.poll_s)
-            except Unavailable as error:
+            except DndError as error:  # the broker is away, or a disk is full
                 log.warning("%s", error.message)
                 self._stop.wait(_AFTER_FAILURE_S)
             except Exception:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy.orm import Session
 
 from dnd.clients import Calls, Services
-from dnd.errors import DndError, Internal
+from dnd.errors import DndError, Internal, StorageFull
 from dnd_services.coordinator import states
 from dnd_services.coordinator.bench import Bench
 from dnd_services.coordinator.claiming import Group, claim, read_groups
@@ -26,6 +26,9 @@ from dnd_services.coordinator.tracing import GroupSpan, traced
 from dnd_services.coordinator.writing import Outcome, Report, write_report
 
 log = logging.getLogger(__name__)
+
+_ROOM_WAIT_S = 600.0
+_LOOK_FOR_ROOM_S = 0.5
 
 
 class TaskRunner:
@@ -58,9 +61,14 @@ class TaskRunner:
     def run(self, stage: str, tickets: Sequence[Ticket]) -> int:
         """Does what is still to be done of a task; answers how many items were written.
 
-        Delivered twice, the second run finds nothing to claim.
+        Delivered twice, the second run finds nothing to claim. Where the record's disk is full,
+        the message counts as lost, as that of a worker that went away.
         """
-        taken = self._store.write(lambda session: self._claim(session, stage, tickets))
+        try:
+            taken = self._store.write(lambda session: self._claim(session, stage, tickets))
+        except StorageFull as error:
+            log.warning("stage %s: nothing is claimed: %s", stage, error.message)
+            return 0
         with self._store.reading() as session:
             groups = read_groups(session, stage, taken)
         num_written = 0
@@ -91,15 +99,31 @@ class TaskRunner:
             defect = Internal(f"Stage {group.stage}: {type(error).__name__}: {error}"[:500])
             outcomes, failed_whole = [defect] * len(group.rows), True
         report = Report(outcomes, failed_whole, started_at, time.perf_counter() - started)
-        num_written = self._store.write(
-            lambda session: write_report(
-                session, self._settings, group, report, self._store.now(session)
-            )
-        )
+        num_written = self._write(group, report)
         failures = [one for one in outcomes if isinstance(one, DndError)]
         self._count_failures(group.stage, failures)
         opened.end(report, num_written)
         return num_written
+
+    def _write(self, group: Group, report: Report) -> int:
+        """Writes a report, as soon as there is room for it: what was computed is not thrown away.
+
+        Raises:
+            StorageFull: There was none for long; the work is done again after its lease.
+        """
+        until = time.monotonic() + _ROOM_WAIT_S
+        while True:
+            try:
+                return self._store.write(
+                    lambda session: write_report(
+                        session, self._settings, group, report, self._store.now(session)
+                    )
+                )
+            except StorageFull as error:
+                if time.monotonic() > until:
+                    raise
+                log.warning("stage %s: results wait: %s", group.stage, error.message)
+                time.sleep(_LOOK_FOR_ROOM_S)
 
     def _work(self, group: Group, calls: Calls) -> Sequence[Outcome]:
         plan = plan_of(group.job)

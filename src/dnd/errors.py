@@ -160,7 +160,7 @@ class Systemic(DndError):
 
 
 class StorageFull(Systemic):
-    """The artifact store cannot take another byte."""
+    """The artifact store, or the record, cannot take another byte."""
 
 
 class StorageRefused(Systemic):

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, func, make_url,
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
-from dnd.errors import BadSetting
+from dnd.errors import BadSetting, StorageFull
 
 _WRITES = "dnd_writes"
 _WAIT_S = 30.0
@@ -22,6 +22,9 @@ _LOOK_MS = 5
 _CONFLICTS = ("40001", "40P01")
 """What PostgreSQL calls a failed serialization, and a deadlock."""
 _TRIES = 5
+_FULL = "53100"
+"""What PostgreSQL calls a disk that is full."""
+_FULL_SQLITE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 T = TypeVar("T")
 
@@ -29,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Store:
-    """Opens sessions on the record.
+    """Opens sessions on the record; each raises StorageFull where its disk has no room for them.
 
     Args:
         url: SQLAlchemy URL.
@@ -57,7 +60,11 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A session on one consistent state of the record."""
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with (
+            self._full_told(),
+            Session(self.engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
 
     @contextmanager
@@ -67,7 +74,11 @@ class Store:
         On SQLite it takes the write lock at once, so that what it reads cannot change before it
         writes; on PostgreSQL rows are locked as they are read (`with_for_update`).
         """
-        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+        with (
+            self._full_told(),
+            Session(self._writer, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             session.connection()  # or the transaction would begin with the first statement
             yield session
 
@@ -93,8 +104,25 @@ class Store:
         """A session on one state of the record, however much it reads and others write."""
         how = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
         engine = self.engine.execution_options(**how)
-        with Session(engine, expire_on_commit=False) as session, session.begin():
+        with (
+            self._full_told(),
+            Session(engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
+
+    @contextmanager
+    def _full_told(self) -> Iterator[None]:
+        """Turns what a driver says of a full disk into StorageFull."""
+        try:
+            yield
+        except (OperationalError, sqlite3.OperationalError) as error:
+            if not is_full(error):
+                raise
+            raise StorageFull(
+                f"The disk of the record {self.shown_url} is full: free some space; work then "
+                "goes on by itself."
+            ) from error
 
     def now(self, session: Session) -> float:
         """Seconds since 1970 by the one clock that all leases go by."""
@@ -104,6 +132,14 @@ class Store:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def is_full(error: OperationalError | sqlite3.OperationalError) -> bool:
+    """Whether a database failed because there was no room on its disk."""
+    cause = error.orig if isinstance(error, OperationalError) else error
+    if isinstance(cause, sqlite3.OperationalError):
+        return getattr(cause, "sqlite_errorcode", 0) in _FULL_SQLITE
+    return getattr(cause, "sqlstate", "") == _FULL
 
 
 def _open(url: str) -> Engine:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from coordinator_desk import check_counters
+from coordinator_desk import check_counters, open_desk
 from coordinator_stack import SPEC, CoordinatorStack, finish, records, start_stack, wait_until
+from old_records import check_migrated, copy_rows, make_first_tables
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from dnd.errors import BadSetting
-from dnd.jobs import JobState
+from dnd.jobs import JobState, LayerUnits
 from dnd.stack.backup import copy_artifacts
 from dnd.testing import Fakes, start_fakes
 from dnd.testing.postgres import PostgresServer, find_postgres, start_postgres
@@ -162,6 +164,13 @@ def test_transaction_runs_again_when_it_was_ended_because_of_a_deadlock(url: str
     store.close()
 
 
+def test_leases_go_by_the_clock_of_the_database(url: str) -> None:
+    with Store(url, clock=lambda: 0.0).reading() as session:
+        statement = text("SELECT extract(epoch FROM clock_timestamp())")
+        before = float(session.scalar(statement) or 0)
+        assert before <= Store(url, clock=lambda: 0.0).now(session) < before + 60
+
+
 def test_records_are_those_of_sqlite_when_a_worker_is_killed_and_from_a_dump(
     server: PostgresServer,
     url: str,
@@ -210,6 +219,32 @@ def run_tool(name: str, *arguments: object) -> None:
 def plain(url: str) -> str:
     """A URL as PostgreSQL's own programs take it."""
     return url.replace("+psycopg", "")
+
+
+def test_coordinator_of_now_goes_on_with_the_jobs_of_the_first_version(
+    url: str, fakes: Fakes, tmp_path: Path
+) -> None:
+    spec = replace(SPEC, layers=(LayerUnits("features.conv", (12, 13, 14)),))
+    store = Store(url)
+    with open_desk(fakes, tmp_path) as desk:
+        ended = desk.create(spec, "ended")
+        desk.run_to_end(ended)
+        going_on = desk.create(replace(spec, seed=8), "going on")
+        desk.published.append(desk.run_to_stage("summarize"))
+        make_first_tables(store)
+        copied = copy_rows(desk.store, store)
+        desk.run_to_end(going_on)
+        expected = {job_id: desk.records(job_id) for job_id in (ended, going_on)}
+    migrate(store)
+    check_migrated(store, copied)
+    with start_stack(tmp_path / "stack", fakes, url) as stack:
+        stack.start_workers("first")
+        with stack.client("default") as client:
+            assert finish(client, going_on).state is JobState.COMPLETED
+            for job_id, those in expected.items():
+                assert records(client, job_id) == those
+        check_counters(stack.store, going_on)
+    store.close()
 
 
 def _runs(stack: CoordinatorStack) -> bool:

@@ -15,16 +15,21 @@ from dnd_services.coordinator.models import WorkRow
 Records = list[dict[str, Any]]
 
 
-def test_labels_are_equal_when_four_workers_share_the_job(
+def test_labels_are_equal_and_drawings_made_once_when_four_workers_share_two_jobs(
     stack: CoordinatorStack, client: Client, fakes: Fakes, undisturbed: Records
 ) -> None:
     stack.start_workers("second", "third", "fourth", threads=1)
     fakes.captioner.faults.latency_s = fakes.summarizer.faults.latency_s = 0.1
-    job = finish(client, client.create_job(SPEC).id)
-    assert job.state is JobState.COMPLETED
-    assert records(client, job.id) == undisturbed
-    owners = {work.owner for work in stack.rows(WorkRow, job_id=job.id)} - {""}
-    assert len(owners) > 1
+    ids = [client.create_job(SPEC).id for _ in range(2)]
+    for job_id in ids:
+        assert finish(client, job_id).state is JobState.COMPLETED
+        assert records(client, job_id) == undisturbed
+        owners = {work.owner for work in stack.rows(WorkRow, job_id=job_id)} - {""}
+        assert len(owners) > 1
+    # Units of both jobs have asked for the same prompts at once: each drawing was made once.
+    drawn = fakes.synthesizer.faults.num_items
+    assert len(drawn) > 12
+    assert set(drawn.values()) == {1}
     for name in ("second", "third", "fourth"):
         assert stack.stop_worker(name) == 0
 

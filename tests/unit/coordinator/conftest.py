@@ -6,15 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from coordinator_desk import SMALL, Clock, Desk
+from coordinator_desk import SMALL, Desk, open_desk
 
 from dnd.artifacts import ArtifactStore
-from dnd.clients import Services
 from dnd.jobs import JobSpec, LayerUnits
 from dnd.testing import Fakes, start_fakes
-from dnd_services.coordinator.migrate import migrate
-from dnd_services.coordinator.settings import CoordinatorSettings
-from dnd_services.coordinator.store import Store
 
 
 @pytest.fixture(scope="session")
@@ -31,23 +27,8 @@ def fakes(shared_fakes: Fakes) -> Iterator[Fakes]:
 
 @pytest.fixture
 def desk(fakes: Fakes, tmp_path: Path) -> Iterator[Desk]:
-    settings = CoordinatorSettings(
-        artifacts=str(fakes.artifacts.root),
-        database=f"sqlite:///{tmp_path}/record.db",
-        redis="redis://127.0.0.1:1/0",
-        **fakes.targets,
-        lease_s=3.0,
-        renew_s=1.0,
-        sweep_s=1.0,
-        rpc_deadline_s=20.0,
-    )
-    clock = Clock()
-    store = Store(settings.database, clock)
-    migrate(store)
-    services = Services.connect(fakes.targets, fakes.artifacts, deadline_s=20.0)
-    yield Desk(store, fakes, services, settings, clock)
-    services.close()
-    store.close()
+    with open_desk(fakes, tmp_path) as desk:
+        yield desk
 
 
 @pytest.fixture

@@ -113,6 +113,30 @@ def test_tenants_jobs_pause_together_at_its_limit(desk: Desk, spec: JobSpec) -> 
     assert JobState(desk.job(first).state) is JobState.COMPLETED
 
 
+@pytest.mark.parametrize(
+    ("rules", "higher", "reason"),
+    [
+        (TenantRules(max_tokens=40), TenantRules(max_tokens=10**6), " of at most 40 tokens"),
+        (TenantRules(max_dollars=0.04), TenantRules(max_dollars=1e6), " of at most $0.04"),
+        (TenantRules(max_units=3), TenantRules(max_units=100), "3 of at most 3 units"),
+    ],
+    ids=["tokens", "dollars", "units"],
+)
+def test_tenant_pauses_at_its_limit_and_goes_on_with_a_higher_one(
+    desk: Desk, spec: JobSpec, rules: TenantRules, higher: TenantRules, reason: str
+) -> None:
+    desk.use(Budgets(PRICES, {"a": rules}))
+    desk.tune(min_task_items=1, max_task_items=1)
+    job_id = desk.create(spec, tenant="a")
+    desk.run_until_idle()
+    assert JobState(desk.job(job_id).state) is JobState.PAUSED
+    assert reason in desk.progress(job_id).pause_reason
+    desk.use(Budgets(PRICES, {"a": higher}))
+    desk.resume(job_id)
+    desk.run_to_end(job_id)
+    assert JobState(desk.job(job_id).state) is JobState.COMPLETED
+
+
 def test_tenant_has_as_many_jobs_as_its_quota(desk: Desk, spec: JobSpec) -> None:
     desk.use(Budgets(tenants={"*": TenantRules(max_jobs=2)}))
     first = desk.create(spec, "1")

@@ -3,18 +3,16 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from coordinator_desk import Clock, Desk
-from sqlalchemy import MetaData, text
+from coordinator_desk import Desk
+from old_records import check_migrated, copy_rows, make_first_tables
+from sqlalchemy import text
 
 from dnd.errors import BadSetting
 from dnd.jobs import JobSpec, LayerUnits
-from dnd_services.coordinator import migrate as migrate_module
 from dnd_services.coordinator.migrate import migrate, wait_for_tables
 from dnd_services.coordinator.models import Base
 from dnd_services.coordinator.store import Store
@@ -67,39 +65,6 @@ def test_store_is_refused_when_its_url_is_bad(url: str) -> None:
         migrate(Store(url))
 
 
-def make_first_tables(path: Path, clock: Clock) -> Store:
-    """A record as the first version of this project made it."""
-    store = Store(f"sqlite:///{path}", clock)
-    config = migrate_module._config()
-    with store.engine.connect() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-        connection.commit()
-    return store
-
-
-def copy_rows(source: Store, target: Store) -> dict[str, list[dict[str, Any]]]:
-    """Puts the rows of one record into the tables of another, as far as those have columns."""
-    tables = MetaData()
-    tables.reflect(target.engine)
-    copied: dict[str, list[dict[str, Any]]] = {}
-    for table in tables.sorted_tables:
-        if table.name == "alembic_version":
-            continue
-        columns = ", ".join(column.name for column in table.columns)
-        with source.engine.connect() as connection:
-            found = connection.execute(text(f"SELECT {columns} FROM {table.name}"))
-            rows = [dict(row._mapping) for row in found]
-        places = ", ".join(f":{column.name}" for column in table.columns)
-        with target.engine.begin() as connection:
-            if rows:
-                connection.execute(
-                    text(f"INSERT INTO {table.name} ({columns}) VALUES ({places})"), rows
-                )
-        copied[table.name] = rows
-    return copied
-
-
 def test_jobs_of_the_first_version_go_on_after_all_migrations(
     desk: Desk, spec: JobSpec, tmp_path: Path
 ) -> None:
@@ -109,19 +74,11 @@ def test_jobs_of_the_first_version_go_on_after_all_migrations(
     going_on = desk.create(replace(spec, seed=8), "going on")
     task = desk.run_to_stage("summarize")
     desk.published.append(task)
-    old = make_first_tables(tmp_path / "old.db", desk.clock)
+    old = Store(f"sqlite:///{tmp_path}/old.db", desk.clock)
+    make_first_tables(old)
     copied = copy_rows(desk.store, old)
-    assert all(copied[name] for name in ("job", "job_layer", "unit", "work", "image_set"))
-    assert all(copied[name] for name in ("job_set", "counter", "replica", "stage_average"))
-
     migrate(old)
-    with old.engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, Base.metadata) == []
-        for name, rows in copied.items():
-            columns = ", ".join(rows[0]) if rows else "1"
-            found = connection.execute(text(f"SELECT {columns} FROM {name}"))
-            assert [dict(row._mapping) for row in found] == rows, name
+    check_migrated(old, copied)
 
     new = Desk(old, desk.fakes, desk.services, desk.settings, desk.clock)
     new.published += desk.published
