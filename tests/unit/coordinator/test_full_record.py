@@ -51,13 +51,18 @@ def limit_pages(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return limit
 
 
+def create_jobs(desk: Desk, spec: JobSpec) -> None:
+    """Makes many jobs: the pages that are there take some."""
+    for number in range(100):
+        desk.create(spec, str(number))
+
+
 def test_job_is_refused_while_the_record_is_full(
     desk: Desk, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = limit_pages(desk, monkeypatch)
     with pytest.raises(StorageFull, match=r"The disk of the record sqlite:.* is full: free some"):
-        for number in range(100):  # the pages that are there take some
-            desk.create(spec, str(number))
+        create_jobs(desk, spec)
     num_jobs = len(desk.rows(WorkRow, stage="index", scope=states.MERGE))
     limit["num"] = 10**6
     job_id = desk.create(spec, "there is room")
