@@ -12,7 +12,7 @@ from tiny.networks import save_vit
 from unit.activations.conftest import write_pictures
 
 from dnd.artifacts import ArtifactStore
-from dnd.clients import Services
+from dnd.clients import SERVICE_NAMES, Services
 from dnd.errors import StorageFull
 from dnd.profiles import IndexSettings
 
@@ -29,7 +29,8 @@ def test_service_says_that_its_disk_is_full_and_goes_on_when_there_is_room(
         "activations", tmp_path, models=models, probes=probes, max_batch=4, threads=1
     ) as service:
         store = ArtifactStore(disk.folder)
-        services = Services.connect({"activations": service.address}, store, deadline_s=60.0)
+        targets = dict.fromkeys(SERVICE_NAMES, service.address)
+        services = Services.connect(targets, store, deadline_s=60.0)
         client = services.activations
         probe_set = client.get_probe_set("few", 0.2)
 
