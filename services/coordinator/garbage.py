@@ -1,5 +1,9 @@
 """Garbage: artifacts that no job's rows refer to, and that have not been used for a while.
 
+Where the operator keeps drawings of labels only, a set of drawings that is no label's of any unit
+is garbage too, once the jobs that asked for it have ended and nothing of them can be retried:
+records still list it, and a job that asks for its prompt draws it again.
+
 It marks, then sweeps, while jobs run. Marked is what the record refers to, directly or through
 other artifacts, and what names in the store that are in use point to. Whatever was stored or
 recalled within the grace time is spared with all that it refers to: a worker may hold its reference
@@ -11,25 +15,28 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, exists, select, update
+from sqlalchemy.orm import Session
 
 from dnd.artifacts import ArtifactStore
 from dnd.errors import FailedPrecondition, InvalidInput, NotFound
 from dnd.jobs import Garbage, JobState
 from dnd.manifest import Manifest
+from dnd.stages import Description
+from dnd_services.coordinator import outputs, states
 from dnd_services.coordinator.judging import Watcher
 from dnd_services.coordinator.models import (
     ImageSetRow,
     JobLayerRow,
     JobRow,
+    JobSetRow,
     ResultRow,
     UnitRow,
     WorkRow,
 )
-from dnd_services.coordinator.outputs import artifact_of
 from dnd_services.coordinator.store import Store
 from dnd_services.coordinator.store.results import forget_results
 
@@ -42,6 +49,9 @@ _JSON_STARTS = (b"{", b"[")
 _ROWS_AT_ONCE = 5000
 _MARKS_AT_ONCE = 1 << 20
 _TELL_EVERY = 5000
+_SETS_AT_ONCE = 500
+
+_GOES_ON = JobRow.state.in_((JobState.RUNNING.value, JobState.PAUSED.value))
 
 
 class Marks:
@@ -77,19 +87,27 @@ class Marks:
 
 
 def collect(
-    store: Store, artifacts: ArtifactStore, grace_s: float, remove: bool, watch: Watcher
+    store: Store,
+    artifacts: ArtifactStore,
+    grace_s: float,
+    remove: bool,
+    watch: Watcher,
+    *,
+    labels_only: bool = False,
 ) -> Garbage:
     """Finds the artifacts that nothing refers to, and removes them if told to.
 
     Args:
         grace_s: What was stored or recalled within this time is spared, seconds.
         watch: Told how far it is: the steps are "mark" and "sweep".
+        labels_only: Whether drawings that are no label's are garbage once their jobs have ended.
 
     Raises:
         FailedPrecondition: The grace time is short, and a job runs.
     """
     check_grace(store, grace_s)
-    return _Collection(store, artifacts, time.time() - grace_s, remove, watch).run()
+    before = time.time() - grace_s
+    return _Collection(store, artifacts, before, remove, watch, labels_only).run()
 
 
 def check_grace(store: Store, grace_s: float) -> None:
@@ -97,8 +115,7 @@ def check_grace(store: Store, grace_s: float) -> None:
     if grace_s >= SAFE_GRACE_S:
         return
     with store.reading() as session:
-        going_on = (JobState.RUNNING.value, JobState.PAUSED.value)
-        job_id = session.scalar(select(JobRow.id).where(JobRow.state.in_(going_on)).limit(1))
+        job_id = session.scalar(select(JobRow.id).where(_GOES_ON).limit(1))
     if job_id is not None:
         raise FailedPrecondition(
             f"Job {job_id} has not ended, and may need what is younger than {grace_s:.0f} s: "
@@ -110,19 +127,28 @@ class _Collection:
     """One mark and sweep."""
 
     def __init__(
-        self, store: Store, artifacts: ArtifactStore, before: float, remove: bool, watch: Watcher
+        self,
+        store: Store,
+        artifacts: ArtifactStore,
+        before: float,
+        remove: bool,
+        watch: Watcher,
+        labels_only: bool,
     ) -> None:
         self._store = store
         self._artifacts = artifacts
         self._before = before
         self._remove = remove
         self._watch = watch
+        self._labels_only = labels_only
         self._marks = Marks()
+        self._unwanted = Marks()
         self._num_seen = 0
 
     def run(self) -> Garbage:
         # The order matters: a name that is gone can no longer be recalled, and what was recalled
         # before is young when the young are marked.
+        unwanted = self._find_unwanted() if self._labels_only else []
         for text in self._record():
             self._mark_in(text.encode())
         for ref in self._names_in_use():
@@ -130,6 +156,8 @@ class _Collection:
         for stored in self._artifacts.list_contents():
             if stored.renewed_at >= self._before:
                 self._mark(stored.name)
+                self._marks.add(_digest(stored.name))
+        self._let_go(unwanted)
         if self._remove:
             self._forget_results()
         return self._sweep()
@@ -150,6 +178,79 @@ class _Collection:
                 WorkRow.output, WorkRow.id, WorkRow.job_id == job_id, WorkRow.output != ""
             )
         yield from self._column(ImageSetRow.images, ImageSetRow.id)
+
+    def _find_unwanted(self) -> list[int]:
+        """Sets of drawings that are no label's, by id; their drawings are `_unwanted`."""
+        kept = Marks()
+        for job_id in self._ended_jobs():
+            for text in self._column(UnitRow.outputs, UnitRow.ordinal, UnitRow.job_id == job_id):
+                for ref in _label_drawings(self._artifacts, json.loads(text).get("score", "")):
+                    kept.add(_digest(ref))
+        found: list[int] = []
+        last = -1
+        while True:
+            with self._store.reading() as session:
+                statement = select(ImageSetRow.id, ImageSetRow.images).where(
+                    ImageSetRow.id > last, self._can_go(session)
+                )
+                rows = session.execute(
+                    statement.order_by(ImageSetRow.id).limit(_ROWS_AT_ONCE)
+                ).all()
+            for set_id, images in rows:
+                if not any(kept.has(_digest(ref)) for ref in images):
+                    found.append(set_id)
+                    for ref in images:
+                        self._unwanted.add(_digest(ref))
+            if len(rows) < _ROWS_AT_ONCE:
+                return found
+            last = rows[-1][0]
+
+    def _ended_jobs(self) -> list[str]:
+        with self._store.reading() as session:
+            statement = select(JobRow.id).where(JobRow.deleted_at == 0, ~_GOES_ON)
+            return list(session.scalars(statement))
+
+    def _can_go(self, session: Session) -> ColumnElement[bool]:
+        """Sets that were drawn for candidates, of jobs that have ended and cannot go on."""
+        failed = select(WorkRow.job_id).where(WorkRow.state == states.FAILED).distinct()
+        asked_by_others = exists().where(
+            JobSetRow.set_id == ImageSetRow.id,
+            JobRow.id == JobSetRow.job_id,
+            _GOES_ON
+            | (JobSetRow.scope != states.PROMPTS)
+            | JobRow.id.in_(session.scalars(failed).all()),
+        )
+        return (ImageSetRow.state == states.DONE) & ~asked_by_others
+
+    def _let_go(self, set_ids: Sequence[int]) -> None:
+        """Sets whose drawings go are as if they had never been drawn.
+
+        Those keep all they have of which a drawing is young or has another use, or that a job has
+        asked for since they were found.
+        """
+        for start in range(0, len(set_ids), _SETS_AT_ONCE):
+            some = set_ids[start : start + _SETS_AT_ONCE]
+            how = self._store.writing if self._remove else self._store.reading
+            with how() as session:
+                locked = select(ImageSetRow.id, ImageSetRow.images).where(ImageSetRow.id.in_(some))
+                rows = session.execute(locked.order_by(ImageSetRow.id).with_for_update()).all()
+                # A second look, at what others have committed while the sets were being locked.
+                free = select(ImageSetRow.id).where(ImageSetRow.id.in_(some), self._can_go(session))
+                can_go = set(session.scalars(free))
+                going = []
+                for set_id, images in rows:
+                    digests = [_digest(ref) for ref in images]
+                    if set_id in can_go and not any(map(self._marks.has, digests)):
+                        going.append(set_id)
+                        continue
+                    for digest in digests:
+                        self._marks.add(digest)
+                if self._remove:
+                    session.execute(
+                        update(ImageSetRow)
+                        .where(ImageSetRow.id.in_(going))
+                        .values(state=states.READY, images=[], attempts=0, losses=0, not_before=0.0)
+                    )
 
     def _column(self, column: object, order: object, *where: object) -> Iterator[str]:
         """A column of a table, some rows at a time, so that no read of the record is long."""
@@ -187,7 +288,9 @@ class _Collection:
             with self._store.reading() as session:
                 statement = select(ResultRow.key, ResultRow.ref).where(ResultRow.key > last)
                 rows = session.execute(statement.order_by(ResultRow.key).limit(_ROWS_AT_ONCE)).all()
-            gone = [key for key, ref in rows if not self._marks.has(_digest(artifact_of(ref)))]
+            gone = [
+                key for key, ref in rows if not self._marks.has(_digest(outputs.artifact_of(ref)))
+            ]
             if gone:
                 with self._store.writing() as session:
                     forget_results(session, gone)
@@ -200,7 +303,7 @@ class _Collection:
         waiting = [ref]
         while waiting:
             one = waiting.pop()
-            if not self._marks.add(_digest(one)):
+            if self._unwanted.has(_digest(one)) or not self._marks.add(_digest(one)):
                 continue
             self._tell("mark")
             waiting += self._refs_in(one)
@@ -243,6 +346,20 @@ class _Collection:
         self._num_seen += 1
         if self._num_seen % _TELL_EVERY == 0:
             self._watch(step, self._num_seen, 0)
+
+
+def _label_drawings(artifacts: ArtifactStore, ref: str) -> Iterator[str]:
+    """Drawings of a unit's labels, of each kind of its images, by the output of stage score."""
+    if not ref:
+        return
+    try:
+        description = outputs.load(artifacts, ref, Description)
+    except NotFound:  # it was removed by hand
+        return
+    for part in description.parts:
+        for one in part.scored:
+            if one.candidate.text in part.labels:
+                yield from one.images
 
 
 def _digest(ref: str) -> str:

@@ -48,7 +48,10 @@ class OperatorMethods(Answering):
 
         def collect(watch: Watcher) -> Garbage:
             artifacts = self._services.artifacts
-            return garbage.collect(self._store, artifacts, grace_s, remove, watch)
+            labels_only = self._settings.keep_drawings == "labels"
+            return garbage.collect(
+                self._store, artifacts, grace_s, remove, watch, labels_only=labels_only
+            )
 
         async for update in self._collections.follow((grace_s, remove), collect):
             if isinstance(update, Garbage):

@@ -109,6 +109,8 @@ class CoordinatorSettings(QueueSettings):
             then nothing can be evaluated.
         scale_to_zero: Stage services may have no replica while nothing waits: a job is then frozen
             to the weights that the newest job was frozen to.
+        keep_drawings: Which drawings of candidates `dnd gc` keeps when their jobs have ended:
+            "all", or those of "labels"; the others are drawn again when a job asks for them.
         web_port: TCP port of REST and the explorer; 0 takes a free one.
         auth: "tokens": every call carries a token; "off": whoever reaches the address may do
             everything, on loopback only.
@@ -129,6 +131,7 @@ class CoordinatorSettings(QueueSettings):
     budgets: str = ""
     judge: str = ""
     scale_to_zero: bool = False
+    keep_drawings: str = "all"
     web_port: int = 0
     auth: str = "off"
     admin_token_file: str = ""
@@ -148,6 +151,8 @@ class CoordinatorSettings(QueueSettings):
         super().validate()
         if self.auth not in ("off", "tokens"):
             raise BadSetting(f"DND_AUTH = {self.auth!r}: expected off or tokens.")
+        if self.keep_drawings not in ("all", "labels"):
+            raise BadSetting(f"DND_KEEP_DRAWINGS = {self.keep_drawings!r}: expected all or labels.")
         if self.calls_per_s < 0:
             raise BadSetting(f"DND_CALLS_PER_S = {self.calls_per_s}: expected 0 or more.")
         if not 0 <= self.web_port <= 65535:

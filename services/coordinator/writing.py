@@ -43,7 +43,7 @@ from dnd_services.coordinator.states import counter_name
 from dnd_services.coordinator.store import health
 from dnd_services.coordinator.store.claims import find_held, move, move_held, read_rows
 from dnd_services.coordinator.store.counters import Tally
-from dnd_services.coordinator.store.results import count_results, keep_results
+from dnd_services.coordinator.store.results import BANK_RESULT, count_results, keep_results
 from dnd_services.coordinator.store.sets import end_sets
 from dnd_services.coordinator.store.spending import spend
 from dnd_services.coordinator.store.steps import (
@@ -183,7 +183,7 @@ def _keep_shared(session: Session, tally: Tally, work: WorkRow, result: SharedRe
     """Counts a result that is of no unit, and lets others find it."""
     if not result.ref:
         return
-    name = counter_name(work.stage, work.scope)
+    name = BANK_RESULT if work.scope == states.BANK else work.stage
     count_results(tally, work.job_id, name, int(not result.reused), int(result.reused))
     if result.key and not result.reused:
         keep_results(session, {result.key: result.ref})

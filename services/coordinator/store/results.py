@@ -14,6 +14,8 @@ from dnd_services.coordinator.store.counters import Tally
 _ROWS_PER_STATEMENT = 500
 COMPUTED, REUSED = "computed", "reused"
 """Counters of a job: by stage, results that were computed for it, and that were there already."""
+BANK_RESULT = "bank"
+"""What the measured bank of a job is counted as there: it is no stage of a unit."""
 
 
 def find_results(session: Session, keys: Sequence[str]) -> dict[str, str]:

@@ -49,7 +49,7 @@ COORDINATOR_KEYS = (
     *("sweep_s", "poll_s"),
     *("leader_s", "target_task_s", "cap_task_s", "max_task_items", "min_task_items"),
     *("chunk_units", "open_units", "freeze_s", "budgets", "scale_to_zero", "web_port"),
-    *("auth", "admin_token_file", "calls_per_s"),
+    *("keep_drawings", "auth", "admin_token_file", "calls_per_s"),
 )
 WORKER_KEYS = ("threads",)
 WORKERS: Mapping[str, tuple[str, ...]] = {

@@ -15,13 +15,13 @@ import pytest
 from coordinator_desk import Desk
 
 from dnd.artifacts import ArtifactStore
-from dnd.errors import FailedPrecondition
-from dnd.jobs import Garbage, JobSpec, LayerUnits
+from dnd.errors import BadAnswer, FailedPrecondition
+from dnd.jobs import Garbage, JobSpec, LayerUnits, UnitState
 from dnd.manifest import build_manifest
 from dnd.testing import Fakes, start_fakes
-from dnd_services.coordinator import garbage
+from dnd_services.coordinator import garbage, states
 from dnd_services.coordinator.garbage import Marks, collect
-from dnd_services.coordinator.models import ImageSetRow
+from dnd_services.coordinator.models import ImageSetRow, JobSetRow
 
 DAY_S = 24 * 3600.0
 
@@ -39,8 +39,11 @@ def spec(spec: JobSpec) -> JobSpec:
     return replace(spec, layers=(LayerUnits("features.conv", (11, 12, 13, 14)),))
 
 
-def run_gc(desk: Desk, *, remove: bool, grace_s: float = DAY_S) -> Garbage:
-    return collect(desk.store, desk.fakes.artifacts, grace_s, remove, lambda *_: None)
+def run_gc(
+    desk: Desk, *, remove: bool, grace_s: float = DAY_S, labels_only: bool = False
+) -> Garbage:
+    artifacts = desk.fakes.artifacts
+    return collect(desk.store, artifacts, grace_s, remove, lambda *_: None, labels_only=labels_only)
 
 
 def make_old(artifacts: ArtifactStore) -> None:
@@ -170,6 +173,94 @@ def test_record_is_read_some_rows_at_a_time(
     expected = run_gc(desk, remove=False)
     monkeypatch.setattr(garbage, "_ROWS_AT_ONCE", 3)
     assert run_gc(desk, remove=False) == expected
+
+
+def drawings_of(records: list[dict[str, Any]], *, of_labels: bool) -> set[str]:
+    """Drawings of the labels of some records, or of the other candidates."""
+    found = {True: set[str](), False: set[str]()}
+    for record in records:
+        labels = {label["text"] for label in record["labels"]}
+        for one in record["candidates"]:
+            found[one["text"] in labels].update(one["images"])
+    return found[True] if of_labels else found[False] - found[True]
+
+
+@pytest.fixture
+def one_label(spec: JobSpec) -> JobSpec:
+    """Units keep one label of several candidates."""
+    return replace(spec, overrides={**spec.overrides, "score.num_labels": "1"})
+
+
+def test_drawings_that_are_no_label_s_go_and_are_drawn_again_for_who_asks(
+    desk: Desk, one_label: JobSpec
+) -> None:
+    artifacts = desk.fakes.artifacts
+    first = desk.create(one_label, "first")
+    desk.run_to_end(first)
+    records = desk.records(first)
+    losers, winners = (drawings_of(records, of_labels=one) for one in (False, True))
+    assert losers
+    assert winners <= contents(artifacts)
+    make_old(artifacts)
+    run_gc(desk, remove=True)
+    assert losers <= contents(artifacts)
+    seen = run_gc(desk, remove=False, labels_only=True)
+    assert seen.num_artifacts == len(losers)
+    assert run_gc(desk, remove=True, labels_only=True).num_artifacts == len(losers)
+    assert not losers & contents(artifacts)
+    assert winners <= contents(artifacts)
+    assert desk.records(first) == records  # they list what was drawn
+    assert run_gc(desk, remove=True, labels_only=True).num_artifacts == 0
+
+    second = desk.create(one_label, "second")
+    desk.run_to_end(second)
+    assert desk.records(second) == records
+    assert losers <= contents(artifacts)
+    desk.check_counters(first)
+    desk.check_counters(second)
+
+
+def test_drawings_stay_while_they_are_young_or_a_job_may_need_them(
+    desk: Desk, one_label: JobSpec
+) -> None:
+    artifacts = desk.fakes.artifacts
+    first = desk.create(one_label, "first")
+    desk.run_to_end(first)
+    losers = drawings_of(desk.records(first), of_labels=False)
+    assert run_gc(desk, remove=True, labels_only=True).num_artifacts == 0
+    make_old(artifacts)
+    going_on = desk.create(
+        replace(one_label, overrides={**one_label.overrides, "score.beta": "2"}), "going on"
+    )
+    task = desk.run_to_stage("score")
+    desk.published.append(task)
+    make_old(artifacts)
+    run_gc(desk, remove=True, labels_only=True)
+    assert losers <= contents(artifacts)
+    desk.run_to_end(going_on)
+    make_old(artifacts)
+    run_gc(desk, remove=True, labels_only=True)
+    left = drawings_of(desk.records(first) + desk.records(going_on), of_labels=False)
+    assert not left & contents(artifacts)
+
+
+def test_drawings_of_a_job_that_can_be_retried_stay(desk: Desk, one_label: JobSpec) -> None:
+    undisturbed = desk.create(one_label, tenant="undisturbed")
+    desk.run_to_end(undisturbed)
+    spoilt = [one["text"] for one in desk.records(undisturbed)[1]["candidates"]]
+    desk.fakes.scorer.faults.item = lambda item: BadAnswer("no") if spoilt[0] in item else None
+    job_id = desk.create(one_label)
+    desk.run_to_end(job_id)
+    assert desk.progress(job_id).units[UnitState.FAILED] > 0
+    make_old(desk.fakes.artifacts)
+    run_gc(desk, remove=True, labels_only=True)
+    asked = {pair.set_id for pair in desk.rows(JobSetRow, job_id=job_id)}
+    assert {row.state for row in desk.rows(ImageSetRow) if row.id in asked} == {states.DONE}
+    desk.fakes.scorer.faults.item = None
+    desk.retry(job_id)
+    desk.run_to_end(job_id)
+    assert desk.records(job_id) == desk.records(undisturbed)
+    desk.check_counters(job_id)
 
 
 def test_marks_know_what_was_added_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:

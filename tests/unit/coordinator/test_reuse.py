@@ -22,7 +22,7 @@ from dnd_services.coordinator.models import CounterRow, ImageSetRow, ResultRow, 
 from dnd_services.coordinator.outputs import artifact_of
 from dnd_services.coordinator.store.results import COMPUTED, REUSED, read_reuse
 
-BANK = "calibrate:bank"
+BANK = "bank"
 STAGES = {"exemplars", "caption", "summarize", "synthesize", "score", "calibrate", BANK}
 
 

@@ -42,6 +42,7 @@ def test_settings_come_from_variables_and_flags() -> None:
         ("CAP_TASK_S", "5", "DND_CAP_TASK_S = 5.0"),
         ("MIN_TASK_ITEMS", "1000", "DND_MIN_TASK_ITEMS = 1000"),
         ("MAX_ATTEMPTS", "0", "DND_MAX_ATTEMPTS = 0"),
+        ("KEEP_DRAWINGS", "none", "DND_KEEP_DRAWINGS = 'none': expected all or labels"),
         ("HOST", "0.0.0.0", "loopback only"),
     ],
 )
