@@ -69,7 +69,7 @@ def soak(stack: Stack, seconds: float, seen: Seen) -> None:
         job: Job | None = None
         while job is not None or time.monotonic() - started < seconds:
             if job is None:
-                job = client.create_job(replace(spec(UNITS), seed=seen.num_jobs))
+                job = create(client, seen)
             time.sleep(SAMPLE_S)
             now = time.monotonic()
             for name in WATCHED:
@@ -77,7 +77,16 @@ def soak(stack: Stack, seconds: float, seen: Seen) -> None:
             if now - restarted > RESTART_S and now - started < seconds:
                 restarted = now
                 restart(stack, next(turns), seen)
-            job = look(client, job, seen)
+            job = look(client, job, seen) if job else None
+
+
+def create(client: Client, seen: Seen) -> Job | None:
+    """Another job; None where a call of a stage service failed that the coordinator had to make."""
+    try:
+        return client.create_job(replace(spec(UNITS), seed=seen.num_jobs))
+    except DndError as error:
+        seen.errors[f"CreateJob: {type(error).__name__}"] += 1
+        return None
 
 
 def look(client: Client, job: Job, seen: Seen) -> Job | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from dnd import keys
 from dnd.clients import Services
 from dnd.jobs import STAGES, JobSpec, JobState, Limits, spec_to_message
 from dnd.testing import Fakes
@@ -121,7 +122,7 @@ class Desk:
         new = jobs.NewJob(
             tenant=tenant,
             request_id=request_id,
-            body_hash=repr(spec),
+            body_hash=keys.digest_of(repr(spec)),
             spec=spec_to_message(spec).SerializeToString(),
             profile=planned.profile.name,
             is_batch=spec.priority is Priority.BATCH,

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from sqlalchemy import ColumnElement, exists, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from dnd.artifacts import ArtifactStore
@@ -49,7 +49,7 @@ _JSON_STARTS = (b"{", b"[")
 _ROWS_AT_ONCE = 5000
 _MARKS_AT_ONCE = 1 << 20
 _TELL_EVERY = 5000
-_SETS_AT_ONCE = 500
+_SETS_AT_ONCE = 5000
 
 _GOES_ON = JobRow.state.in_((JobState.RUNNING.value, JobState.PAUSED.value))
 
@@ -143,6 +143,7 @@ class _Collection:
         self._labels_only = labels_only
         self._marks = Marks()
         self._unwanted = Marks()
+        self._started_at = 0.0
         self._num_seen = 0
 
     def run(self) -> Garbage:
@@ -181,6 +182,9 @@ class _Collection:
 
     def _find_unwanted(self) -> list[int]:
         """Sets of drawings that are no label's, by id; their drawings are `_unwanted`."""
+        with self._store.reading() as session:
+            self._started_at = self._store.now(session)
+            needed = self._needed_sets(session)
         kept = Marks()
         for job_id in self._ended_jobs():
             for text in self._column(UnitRow.outputs, UnitRow.ordinal, UnitRow.job_id == job_id):
@@ -191,13 +195,13 @@ class _Collection:
         while True:
             with self._store.reading() as session:
                 statement = select(ImageSetRow.id, ImageSetRow.images).where(
-                    ImageSetRow.id > last, self._can_go(session)
+                    ImageSetRow.id > last, ImageSetRow.state == states.DONE
                 )
                 rows = session.execute(
                     statement.order_by(ImageSetRow.id).limit(_ROWS_AT_ONCE)
                 ).all()
             for set_id, images in rows:
-                if not any(kept.has(_digest(ref)) for ref in images):
+                if set_id not in needed and not any(kept.has(_digest(ref)) for ref in images):
                     found.append(set_id)
                     for ref in images:
                         self._unwanted.add(_digest(ref))
@@ -210,17 +214,26 @@ class _Collection:
             statement = select(JobRow.id).where(JobRow.deleted_at == 0, ~_GOES_ON)
             return list(session.scalars(statement))
 
-    def _can_go(self, session: Session) -> ColumnElement[bool]:
-        """Sets that were drawn for candidates, of jobs that have ended and cannot go on."""
+    def _needed_sets(self, session: Session, set_ids: Sequence[int] | None = None) -> set[int]:
+        """Sets of jobs that go on, can be retried or have ended just now, and of no candidate.
+
+        Args:
+            set_ids: Those that are asked about; None for all.
+        """
         failed = select(WorkRow.job_id).where(WorkRow.state == states.FAILED).distinct()
-        asked_by_others = exists().where(
-            JobSetRow.set_id == ImageSetRow.id,
-            JobRow.id == JobSetRow.job_id,
-            _GOES_ON
-            | (JobSetRow.scope != states.PROMPTS)
-            | JobRow.id.in_(session.scalars(failed).all()),
+        statement = (
+            select(JobSetRow.set_id)
+            .join(JobRow, JobRow.id == JobSetRow.job_id)
+            .where(
+                _GOES_ON
+                | (JobRow.ended_at > self._started_at)
+                | (JobSetRow.scope != states.PROMPTS)
+                | JobRow.id.in_(session.scalars(failed).all())
+            )
         )
-        return (ImageSetRow.state == states.DONE) & ~asked_by_others
+        if set_ids is not None:
+            statement = statement.where(JobSetRow.set_id.in_(set_ids))
+        return set(session.scalars(statement))
 
     def _let_go(self, set_ids: Sequence[int]) -> None:
         """Sets whose drawings go are as if they had never been drawn.
@@ -232,15 +245,17 @@ class _Collection:
             some = set_ids[start : start + _SETS_AT_ONCE]
             how = self._store.writing if self._remove else self._store.reading
             with how() as session:
-                locked = select(ImageSetRow.id, ImageSetRow.images).where(ImageSetRow.id.in_(some))
-                rows = session.execute(locked.order_by(ImageSetRow.id).with_for_update()).all()
-                # A second look, at what others have committed while the sets were being locked.
-                free = select(ImageSetRow.id).where(ImageSetRow.id.in_(some), self._can_go(session))
-                can_go = set(session.scalars(free))
+                drawn = select(ImageSetRow.id, ImageSetRow.images, ImageSetRow.state)
+                rows = session.execute(
+                    drawn.where(ImageSetRow.id.in_(some)).order_by(ImageSetRow.id).with_for_update()
+                ).all()
+                # Looked up only now: others may have committed while the sets were being locked.
+                needed = self._needed_sets(session, some)
                 going = []
-                for set_id, images in rows:
+                for set_id, images, state in rows:
                     digests = [_digest(ref) for ref in images]
-                    if set_id in can_go and not any(map(self._marks.has, digests)):
+                    is_free = state == states.DONE and set_id not in needed
+                    if is_free and not any(map(self._marks.has, digests)):
                         going.append(set_id)
                         continue
                     for digest in digests:
