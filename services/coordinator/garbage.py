@@ -142,14 +142,16 @@ class _Collection:
         self._watch = watch
         self._labels_only = labels_only
         self._marks = Marks()
-        self._unwanted = Marks()
+        self._unneeded: set[int] = set()
+        self._unneeded_drawings = Marks()
         self._started_at = 0.0
         self._num_seen = 0
 
     def run(self) -> Garbage:
         # The order matters: a name that is gone can no longer be recalled, and what was recalled
         # before is young when the young are marked.
-        unwanted = self._find_unwanted() if self._labels_only else []
+        if self._labels_only:
+            self._find_unneeded()
         for text in self._record():
             self._mark_in(text.encode())
         for ref in self._names_in_use():
@@ -157,8 +159,7 @@ class _Collection:
         for stored in self._artifacts.list_contents():
             if stored.renewed_at >= self._before:
                 self._mark(stored.name)
-                self._marks.add(_digest(stored.name))
-        self._let_go(unwanted)
+        self._let_go(sorted(self._unneeded))
         if self._remove:
             self._forget_results()
         return self._sweep()
@@ -178,10 +179,29 @@ class _Collection:
             yield from self._column(
                 WorkRow.output, WorkRow.id, WorkRow.job_id == job_id, WorkRow.output != ""
             )
-        yield from self._column(ImageSetRow.images, ImageSetRow.id)
+        for set_id, _, images in self._image_sets():
+            if set_id not in self._unneeded:
+                yield " ".join(images)
 
-    def _find_unwanted(self) -> list[int]:
-        """Sets of drawings that are no label's, by id; their drawings are `_unwanted`."""
+    def _image_sets(self) -> Iterator[tuple[int, str, list[str]]]:
+        """(id, state, images) of all image sets, some rows at a time."""
+        last = -1
+        while True:
+            with self._store.reading() as session:
+                statement = (
+                    select(ImageSetRow.id, ImageSetRow.state, ImageSetRow.images)
+                    .where(ImageSetRow.id > last)
+                    .order_by(ImageSetRow.id)
+                    .limit(_ROWS_AT_ONCE)
+                )
+                rows = session.execute(statement).all()
+            yield from ((row.id, row.state, row.images) for row in rows)
+            if len(rows) < _ROWS_AT_ONCE:
+                return
+            last = rows[-1].id
+
+    def _find_unneeded(self) -> None:
+        """Finds the image sets that are no label's, and what they have drawn."""
         with self._store.reading() as session:
             self._started_at = self._store.now(session)
             needed = self._needed_sets(session)
@@ -190,24 +210,12 @@ class _Collection:
             for text in self._column(UnitRow.outputs, UnitRow.ordinal, UnitRow.job_id == job_id):
                 for ref in _label_drawings(self._artifacts, json.loads(text).get("score", "")):
                     kept.add(_digest(ref))
-        found: list[int] = []
-        last = -1
-        while True:
-            with self._store.reading() as session:
-                statement = select(ImageSetRow.id, ImageSetRow.images).where(
-                    ImageSetRow.id > last, ImageSetRow.state == states.DONE
-                )
-                rows = session.execute(
-                    statement.order_by(ImageSetRow.id).limit(_ROWS_AT_ONCE)
-                ).all()
-            for set_id, images in rows:
-                if set_id not in needed and not any(kept.has(_digest(ref)) for ref in images):
-                    found.append(set_id)
-                    for ref in images:
-                        self._unwanted.add(_digest(ref))
-            if len(rows) < _ROWS_AT_ONCE:
-                return found
-            last = rows[-1][0]
+        for set_id, state, images in self._image_sets():
+            is_free = state == states.DONE and set_id not in needed
+            if is_free and not any(kept.has(_digest(ref)) for ref in images):
+                self._unneeded.add(set_id)
+                for ref in images:
+                    self._unneeded_drawings.add(_digest(ref))
 
     def _ended_jobs(self) -> list[str]:
         with self._store.reading() as session:
@@ -318,10 +326,13 @@ class _Collection:
         waiting = [ref]
         while waiting:
             one = waiting.pop()
-            if self._unwanted.has(_digest(one)) or not self._marks.add(_digest(one)):
+            if not self._marks.add(_digest(one)):
                 continue
             self._tell("mark")
-            waiting += self._refs_in(one)
+            # A record of a unit lists all that was drawn for it; who needs more says so itself.
+            waiting += [
+                ref for ref in self._refs_in(one) if not self._unneeded_drawings.has(_digest(ref))
+            ]
 
     def _mark_in(self, text: bytes) -> None:
         for found in _REF.finditer(text):
