@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from coordinator_desk import check_counters, open_desk
+from coordinator_desk import SMALL, check_counters, open_desk
 from coordinator_stack import SPEC, CoordinatorStack, finish, records, start_stack, wait_until
 from old_records import check_migrated, copy_rows, make_first_tables
 from sqlalchemy import select, text
@@ -224,7 +224,8 @@ def plain(url: str) -> str:
 def test_coordinator_of_now_goes_on_with_the_jobs_of_the_first_version(
     url: str, fakes: Fakes, tmp_path: Path
 ) -> None:
-    spec = replace(SPEC, layers=(LayerUnits("features.conv", (12, 13, 14)),))
+    layers = (LayerUnits("features.conv", (12, 13, 14)),)
+    spec = replace(SPEC, layers=layers, overrides=SMALL)  # the first version had no percentiles
     store = Store(url)
     with open_desk(fakes, tmp_path) as desk:
         ended = desk.create(spec, "ended")
