@@ -1,13 +1,14 @@
 """Many rows in one statement.
 
-PostgreSQL gets the values of all rows by columns, as arrays: a task is then one statement instead
-of one for each row, which costs both sides several times as much. SQLite runs a statement for each
-row at little cost, as it lives in the process.
+PostgreSQL gets all rows as one JSON text: a task is then one statement instead of one for each row,
+which costs both sides several times as much. SQLite runs a statement for each row at little cost,
+as it lives in the process.
 """
 
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -17,11 +18,14 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     FromClause,
+    Integer,
+    LargeBinary,
     Table,
     Text,
     any_,
     bindparam,
     cast,
+    column,
     func,
     select,
     update,
@@ -57,7 +61,7 @@ def insert_rows(
     target = _table_of(table)
     statement: Any
     if _is_postgresql(session):
-        given = _by_columns(target, rows)
+        given = _given(target, rows)
         # Rows that wait for each other's locks take them in the order in which they are given.
         chosen = select(*(_value(given, target.c[name]) for name in rows[0]))
         statement = postgresql.insert(target).from_select(list(rows[0]), chosen)
@@ -84,7 +88,7 @@ def update_rows(session: Session, table: type[Base], rows: Sequence[Values]) -> 
         changed = [name for name in names if name not in keys]
         statement = update(target)
         if _is_postgresql(session):
-            given = _by_columns(target, some)
+            given = _given(target, some)
             statement = statement.where(*(target.c[key] == given.c[key] for key in keys))
             new = {name: _value(given, target.c[name]) for name in changed}
             session.execute(statement.values(new))
@@ -102,13 +106,16 @@ def update_rows(session: Session, table: type[Base], rows: Sequence[Values]) -> 
 
 
 def among(
-    session: Session, column: InstrumentedAttribute[Any], values: Sequence[Any]
+    session: Session, attribute: InstrumentedAttribute[Any], values: Sequence[Any]
 ) -> ColumnElement[bool]:
     """Whether a column has one of some values, however many: PostgreSQL gets them as one."""
     if not _is_postgresql(session):
-        return column.in_(values)
-    array = bindparam(None, list(values), postgresql.ARRAY(column.type))
-    return column == any_(array)
+        return attribute.in_(values)
+    array = postgresql.ARRAY(attribute.type)
+    if isinstance(attribute.type, Integer):  # the driver writes lists one by one
+        text = f"{{{','.join(map(str, values))}}}"
+        return attribute == any_(cast(bindparam(None, text, Text()), array))
+    return attribute == any_(bindparam(None, list(values), array))
 
 
 def _is_postgresql(session: Session) -> bool:
@@ -121,27 +128,25 @@ def _table_of(table: type[Base]) -> Table:
     return found
 
 
-def _by_columns(target: Table, rows: Sequence[Values]) -> FromClause:
-    """The rows as a table named `given`."""
+def _given(target: Table, rows: Sequence[Values]) -> FromClause:
+    """The rows as a table of that name: PostgreSQL reads them out of one JSON text."""
     columns: list[Column[Any]] = [target.c[name] for name in rows[0]]
-    arrays = [
-        bindparam(
-            f"given_{column.name}",
-            [_plain(column, row[column.name]) for row in rows],
-            postgresql.ARRAY(Text() if isinstance(column.type, JSON) else column.type),
-        )
-        for column in columns
-    ]
-    names = (column.name for column in columns)
-    return func.unnest(*arrays).table_valued(*names).render_derived(name="given")
+    text = json.dumps([{c.name: _plain(c, row[c.name]) for c in columns} for row in rows])
+    shown = (column(c.name, Text() if _is_binary(c) else c.type) for c in columns)
+    table = func.json_to_recordset(cast(bindparam("rows_", text, Text()), JSON()))
+    return table.table_valued(*shown).render_derived(name="given", with_types=True)
+
+
+def _is_binary(column: Column[Any]) -> bool:
+    return isinstance(column.type, LargeBinary)
 
 
 def _plain(column: Column[Any], value: Any) -> Any:
-    """A value as the database's arrays hold it: JSON as its text."""
-    return json.dumps(value) if isinstance(column.type, JSON) else value
+    """A value as JSON holds it."""
+    return b64encode(value).decode() if _is_binary(column) else value
 
 
 def _value(given: FromClause, column: Column[Any]) -> ColumnElement[Any]:
-    """A column of the rows that were given, in the type of the table's column."""
+    """A column of the rows that were given, as the table holds it."""
     value: ColumnElement[Any] = given.c[column.name]
-    return cast(value, JSON()) if isinstance(column.type, JSON) else value
+    return func.decode(value, "base64") if _is_binary(column) else value

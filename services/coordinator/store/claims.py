@@ -7,11 +7,12 @@ ticket that nothing is open for: claiming with it gives nothing, writing with it
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import ColumnElement, exists, select, update
 from sqlalchemy.orm import Session
 
 from dnd.jobs import JobState
@@ -79,25 +80,20 @@ def queue(
     session: Session, table: type[C], ids: Sequence[int], task: str, now: float
 ) -> list[Ticket]:
     """READY -> QUEUED: hands rows out under a new fence. Publish the tickets after the commit."""
-    statement = (
-        update(table)
-        .where(among(session, table.id, ids), table.state == states.READY)
-        .values(
-            state=states.QUEUED,
-            fence=table.fence + 1,
-            dispatches=table.dispatches + 1,
-            task=task,
-            queued_at=now,
-        )
-        .returning(*_columns(table))
-        .execution_options(synchronize_session=False)
-    )
-    rows = sorted(session.execute(statement).all(), key=lambda row: row.id)
     tally = Tally(session)
-    for row in rows if table is WorkRow else ():
-        tally.add_move(row.job_id, row.stage, row.scope, states.READY, states.QUEUED)
+    moved = _change(
+        tally,
+        table,
+        ids,
+        states.READY,
+        state=states.QUEUED,
+        fence=table.fence + 1,
+        dispatches=table.dispatches + 1,
+        task=task,
+        queued_at=now,
+    )
     tally.write()
-    return [Ticket(row.id, row.fence) for row in rows]
+    return sorted(moved, key=lambda ticket: ticket.id)
 
 
 def _columns(table: type[C]) -> list[Any]:
@@ -132,18 +128,39 @@ def _move_queued(
     session: Session, table: type[C], tickets: Sequence[Ticket], state: str, **values: Any
 ) -> list[Ticket]:
     """Moves what is QUEUED under the fence of its ticket; those tickets, in their order."""
+    ids: defaultdict[int, list[int]] = defaultdict(list)
+    for ticket in tickets:
+        ids[ticket.fence].append(ticket.id)
     tally = Tally(session)
-    rows = {row.id: row for row in _locked(session, table, [ticket.id for ticket in tickets])}
-    good = [
-        ticket
-        for ticket in dict.fromkeys(tickets)
-        if (row := rows.get(ticket.id)) and row.state == states.QUEUED and row.fence == ticket.fence
-    ]
-    for row in (rows[ticket.id] for ticket in good) if table is WorkRow else ():
-        tally.add_move(row.job_id, row.stage, row.scope, row.state, state)
-    _update(session, table, [ticket.id for ticket in good], state=state, **values)
+    moved: set[Ticket] = set()
+    for fence, some in sorted(ids.items()):  # one, unless something was handed out again
+        same = table.fence == fence
+        moved |= _change(tally, table, some, states.QUEUED, same, state=state, **values)
     tally.write()
-    return good
+    return [ticket for ticket in dict.fromkeys(tickets) if ticket in moved]
+
+
+def _change(
+    tally: Tally,
+    table: type[C],
+    ids: Sequence[int],
+    old: str,
+    *where: ColumnElement[bool],
+    state: str,
+    **values: Any,
+) -> set[Ticket]:
+    """Moves those rows that are in the state `old`; tickets for them, as they are then."""
+    statement = (
+        update(table)
+        .where(among(tally.session, table.id, ids), table.state == old, *where)
+        .values(state=state, **values)
+        .returning(*_columns(table))
+        .execution_options(synchronize_session=False)
+    )
+    rows = tally.session.execute(statement).all()
+    for row in rows if table is WorkRow else ():
+        tally.add_move(row.job_id, row.stage, row.scope, old, state)
+    return {Ticket(row.id, row.fence) for row in rows}
 
 
 def read_taken(session: Session, table: type[C], tickets: Sequence[Ticket]) -> list[C]:
