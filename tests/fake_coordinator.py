@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from PIL import Image
 from result_samples import LAYERS, Sample
 
 from dnd.concept_sets import clean_concepts
@@ -28,6 +29,7 @@ from dnd.errors import (
     UnknownName,
     suggest,
 )
+from dnd.images import decode_image, encode_thumbnail
 from dnd.jobs import (
     Estimate,
     Job,
@@ -45,6 +47,9 @@ from dnd.v1 import coordinator_pb2 as pb2
 
 _JOB_STATE = pb2.DESCRIPTOR.enum_types_by_name["JobState"]
 _UNIT_STATE = pb2.DESCRIPTOR.enum_types_by_name["UnitState"]
+
+
+TILE = encode_thumbnail(Image.new("RGB", (8, 8), "teal"), 8)
 
 
 class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
@@ -74,6 +79,7 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self.last_limits = Limits()
         self.last_collection: pb2.CollectGarbageRequest | None = None
         self.last_search: pb2.SearchLabelsRequest | None = None
+        self.last_words: pb2.TryWordsRequest | None = None
         self.tokens: dict[str, pb2.Token] = {}
         self.sent: list[str] = []
         self.resumed: list[str] = []
@@ -283,6 +289,43 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
             progress = pb2.EvaluationProgress(step="embed", num_done=num_done, num_total=2)
             yield pb2.EvaluateJobResponse(progress=progress)
         yield pb2.EvaluateJobResponse(evaluation_json=json.dumps(self.evaluation))
+
+    def TryImage(self, request: Any, context: Any) -> pb2.TryImageResponse:
+        self._begin("TryImage", context)
+        try:
+            decode_image(request.image)
+        except DndError as error:
+            _abort(context, error)
+        units = [
+            pb2.ExcitedUnit(
+                layer=unit.layer,
+                unit=unit.unit,
+                label=unit.labels[0],
+                activation=3.5,
+                share=0.99,
+                weakest_exemplar=3,
+                strongest_exemplar=5,
+                exemplar_level=0.75,
+                map=TILE,
+            )
+            for unit in self._find(request.job_id, context).units
+            if unit.labels
+        ]
+        bare = pb2.ExcitedUnit(
+            layer="layer", unit=77, label="bare", activation=1, share=1, map=TILE
+        )
+        return pb2.TryImageResponse(units=[*units, bare] if units else [])
+
+    def TryWords(self, request: Any, context: Any) -> pb2.TryWordsResponse:
+        self._begin("TryWords", context)
+        self._find(request.job_id, context)
+        self.last_words = request
+        return pb2.TryWordsResponse(
+            words=request.words,
+            drawings=[pb2.MeasuredImage(image=TILE, activation=3 - n) for n in range(3)],
+            exemplars=[pb2.MeasuredImage(image=TILE, activation=2.5 - n) for n in range(2)],
+            num_above=2,
+        )
 
     def _begin(self, method: str, context: Any) -> None:
         self.calls.append(method)

@@ -33,7 +33,7 @@ _READ = (
 )
 _SUBMIT = (
     *("CreateConceptSet", "CreateJob", "PauseJob", "ResumeJob", "CancelJob", "RetryJob"),
-    *("DeleteJob", "EvaluateJob"),
+    *("DeleteJob", "EvaluateJob", "TryImage", "TryWords"),
 )
 _ADMIN = ("CollectGarbage", "CreateToken", "ListTokens", "RevokeToken")
 ROLES: dict[str, Role] = {

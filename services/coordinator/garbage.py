@@ -16,6 +16,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from sqlalchemy import select, update
@@ -39,6 +40,7 @@ from dnd_services.coordinator.models import (
 )
 from dnd_services.coordinator.store import Store
 from dnd_services.coordinator.store.results import forget_results
+from dnd_services.coordinator.store.search import forget_vectors, hash_label, list_vectors
 
 SAFE_GRACE_S = 3600.0
 """A task ends well within this time: with a shorter grace, nothing may run."""
@@ -162,7 +164,8 @@ class _Collection:
         self._let_go(sorted(self._unneeded))
         if self._remove:
             self._forget_results()
-        return self._sweep()
+        num_vectors = self._sweep_vectors()
+        return replace(self._sweep(), num_vectors=num_vectors)
 
     def _record(self) -> Iterator[str]:
         """Everything in the record that may have references in it, jobs being deleted excepted."""
@@ -320,6 +323,32 @@ class _Collection:
             if len(rows) < _ROWS_AT_ONCE:
                 return
             last = rows[-1][0]
+
+    def _sweep_vectors(self) -> int:
+        """Embeddings of labels that no unit has any more, which are removed if told to.
+
+        One that a search makes meanwhile may go too: the next search makes it again.
+        """
+        used = Marks()
+        with self._store.reading() as session:
+            ids = list(session.scalars(select(JobRow.id).where(JobRow.deleted_at == 0)))
+        for job_id in ids:
+            for labels in self._column(UnitRow.labels, UnitRow.ordinal, UnitRow.job_id == job_id):
+                for label in json.loads(labels):
+                    used.add(hash_label(label))
+        num, last = 0, ("", "")
+        while rows := self._read_vectors(last):
+            gone = [(model, label) for model, label in rows if not used.has(label)]
+            num += len(gone)
+            if gone and self._remove:
+                with self._store.writing() as session:
+                    forget_vectors(session, gone)
+            last = rows[-1]
+        return num
+
+    def _read_vectors(self, after: tuple[str, str]) -> list[tuple[str, str]]:
+        with self._store.reading() as session:
+            return list_vectors(session, after, _ROWS_AT_ONCE)
 
     def _mark(self, ref: str) -> None:
         """Marks an artifact and all that it refers to."""

@@ -40,12 +40,13 @@ from dnd_services.coordinator.store import Store, concept_sets, deleting, jobs
 from dnd_services.coordinator.store.health import read_times
 from dnd_services.coordinator.store.leases import read_capacity
 from dnd_services.coordinator.store.spending import price_of
+from dnd_services.coordinator.trial_methods import TrialMethods
 
 _WATCH_EVERY_S = 0.25
 
 
 class CoordinatorServicer(
-    ResultMethods, OperatorMethods, coordinator_pb2_grpc.CoordinatorServiceServicer
+    ResultMethods, TrialMethods, OperatorMethods, coordinator_pb2_grpc.CoordinatorServiceServicer
 ):
     """Answers callers from the record. Who may ask is settled before (`access.py`).
 

@@ -31,6 +31,7 @@ from dnd.jobs import (
     UnitResult,
     UnitState,
 )
+from dnd.trials import ExcitedUnit, TriedWords
 from dnd.types import LayerInfo
 
 MAX_CALLS = 32
@@ -177,6 +178,14 @@ class AsyncClient:
     ) -> dict[str, Any]:
         """As `Client.evaluate`."""
         return await self._run(self._client.evaluate, job_id, settings, label_sets)
+
+    async def try_image(self, image: bytes, job_id: str = "") -> tuple[ExcitedUnit, ...]:
+        """As `Client.try_image`."""
+        return await self._run(self._client.try_image, image, job_id)
+
+    async def try_words(self, words: str, layer: str, unit: int, job_id: str = "") -> TriedWords:
+        """As `Client.try_words`."""
+        return await self._run(self._client.try_words, words, layer, unit, job_id)
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         loop = asyncio.get_running_loop()

@@ -59,6 +59,7 @@ from dnd.jobs import (
 )
 from dnd.tls import TlsFiles
 from dnd.tokens import BEARER, Role, Token
+from dnd.trials import ExcitedUnit, MeasuredImage, TriedWords
 from dnd.types import LayerInfo, RequestContext
 from dnd.v1 import coordinator_pb2 as pb2
 from dnd.v1 import coordinator_pb2_grpc, types_pb2
@@ -69,6 +70,7 @@ __all__ = [
     "Estimate",
     "EvaluationProgress",
     "EvaluationSettings",
+    "ExcitedUnit",
     "Export",
     "Garbage",
     "GarbageProgress",
@@ -80,11 +82,13 @@ __all__ = [
     "LayerInfo",
     "LayerUnits",
     "Limits",
+    "MeasuredImage",
     "Method",
     "Role",
     "StageCount",
     "Targets",
     "Token",
+    "TriedWords",
     "UnitResult",
     "UnitState",
     "Usage",
@@ -450,6 +454,42 @@ class Client:
                 return dict(json.loads(response.evaluation_json))
             on_progress(from_message(response.progress, EvaluationProgress))
         raise AssertionError("the last message has the evaluation")
+
+    def try_image(self, image: bytes, job_id: str = "") -> tuple[ExcitedUnit, ...]:
+        """The labelled units of a job that a picture excites, most unusual first.
+
+        Args:
+            image: An encoded JPEG, PNG or WebP image.
+            job_id: The newest job for an empty id.
+
+        Raises:
+            NotFound: There is no such job.
+            BadImage: It cannot be read.
+            FailedPrecondition: The job has not indexed its probe set.
+            Overloaded: Others are trying something.
+        """
+        request = pb2.TryImageRequest(job_id=job_id, image=image)
+        answer = self._ask("TryImage", request, pb2.TryImageResponse)
+        return tuple(from_message(unit, ExcitedUnit) for unit in answer.units)
+
+    def try_words(self, words: str, layer: str, unit: int, job_id: str = "") -> TriedWords:
+        """Drawings of words with a unit's activations, beside its exemplars.
+
+        The drawings are counted for the tenant, unless a job of it has drawn the same words.
+
+        Args:
+            words: 1 to 100 characters.
+            job_id: The newest job for an empty id.
+
+        Raises:
+            NotFound: There is no such job or unit.
+            InvalidInput: There are no words, or too many.
+            FailedPrecondition: The tenant has drawn as many images as it may, or the job has not
+                indexed its probe set.
+            Overloaded: Others are trying something.
+        """
+        request = pb2.TryWordsRequest(job_id=job_id, layer=layer, unit=unit, words=words)
+        return from_message(self._ask("TryWords", request, pb2.TryWordsResponse), TriedWords)
 
     def create_token(self, name: str, tenant: str, role: Role) -> tuple[Token, str]:
         """Makes a token; it and its secret, which the server does not keep. For operators."""

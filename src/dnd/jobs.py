@@ -325,12 +325,14 @@ class Garbage:
         num_bytes: Their size.
         num_kept: Artifacts that stay.
         removed: Whether those found have been removed.
+        num_vectors: Embeddings of labels that no unit has any more; removed with the artifacts.
     """
 
     num_artifacts: int
     num_bytes: int
     num_kept: int
     removed: bool
+    num_vectors: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from sqlalchemy import ColumnElement, Text, cast, func, select
+from sqlalchemy import ColumnElement, Text, cast, delete, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from dnd.chunks import chunks
@@ -67,7 +67,7 @@ def labelled_units(
 
 def read_vectors(session: Session, model: str, labels: Sequence[str]) -> dict[str, np.ndarray]:
     """Embeddings of those labels that have been embedded by the model, float16 (dimensions,)."""
-    by_hash = {_hash(label): label for label in labels}
+    by_hash = {hash_label(label): label for label in labels}
     found: dict[str, np.ndarray] = {}
     for some in chunks(list(by_hash), _ROWS_PER_STATEMENT):
         statement = select(LabelVectorRow.label, LabelVectorRow.vector).where(
@@ -81,11 +81,31 @@ def read_vectors(session: Session, model: str, labels: Sequence[str]) -> dict[st
 def write_vectors(session: Session, model: str, vectors: Mapping[str, np.ndarray]) -> None:
     """Keeps embeddings of labels, float16 (dimensions,); those that are kept already stay."""
     rows = [
-        {"model": model, "label": _hash(label), "vector": vector.astype(np.float16).tobytes()}
+        {"model": model, "label": hash_label(label), "vector": vector.astype(np.float16).tobytes()}
         for label, vector in vectors.items()
     ]
     insert_rows(session, LabelVectorRow, rows, ignore=True)
 
 
-def _hash(label: str) -> str:
+def list_vectors(session: Session, after: tuple[str, str], limit: int) -> list[tuple[str, str]]:
+    """Model and `hash_label` of embeddings, in order, from the one after `after` on."""
+    key = tuple_(LabelVectorRow.model, LabelVectorRow.label)
+    statement = (
+        select(LabelVectorRow.model, LabelVectorRow.label)
+        .where(key > after)
+        .order_by(LabelVectorRow.model, LabelVectorRow.label)
+        .limit(limit)
+    )
+    return [(model, label) for model, label in session.execute(statement)]
+
+
+def forget_vectors(session: Session, keys: Sequence[tuple[str, str]]) -> None:
+    """Removes embeddings by model and `hash_label`."""
+    for some in chunks(keys, _ROWS_PER_STATEMENT):
+        key = tuple_(LabelVectorRow.model, LabelVectorRow.label)
+        session.execute(delete(LabelVectorRow).where(key.in_(some)))
+
+
+def hash_label(label: str) -> str:
+    """What the embedding of a label is kept under."""
     return hashlib.sha256(label.encode()).hexdigest()

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from dnd.errors import FailedPrecondition
 from dnd.jobs import JobState, Limits, Usage
 from dnd_services.coordinator.budgets import Budgets, Price
 from dnd_services.coordinator.models import CounterRow, JobRow
@@ -40,6 +41,23 @@ def spend(
     for owner in (job.id, tenant_key(job.tenant)):
         for kind, num in amounts.items():
             tally.add(owner, _SPENT, kind, num)
+
+
+def spend_on_trial(session: Session, tenant: str, num_images: int) -> None:
+    """Counts drawings that were made for no job's units."""
+    tally = Tally(session)
+    tally.add(tenant_key(tenant), _SPENT, "images", num_images)
+    tally.write()
+
+
+def expect_images_left(session: Session, tenant: str, rules: Limits) -> None:
+    """Raises FailedPrecondition if a tenant has drawn as many images as its operator allows."""
+    limits = Limits(max_images=rules.max_images)
+    owner = tenant_key(tenant)
+    if limits.any and (reached := limits.reached(read_usage(session, [owner])[owner])):
+        raise FailedPrecondition(
+            f"Tenant {tenant!r} has used {reached}, which its operator sets: words cannot be drawn."
+        )
 
 
 def price_of(job: JobRow) -> Price | None:

@@ -86,11 +86,6 @@ class Calls:
         finally:
             self._metrics.count_rpc(path, code, time.perf_counter() - started)
 
-    def expect_allowed(self, method: str) -> None:
-        """Raises PermissionDenied if the caller's role does not allow a method of the API."""
-        if self._token is not None:
-            check_role(self._token, method)
-
     def _method(self, request: Message) -> Any:
         """The method of the request's name; the request is made the tenant's.
 
@@ -98,7 +93,8 @@ class Calls:
             PermissionDenied: The caller's role does not allow it.
         """
         method = type(request).__name__.removesuffix("Request")
-        self.expect_allowed(method)
+        if self._token is not None:
+            check_role(self._token, method)
         request.context.tenant = self.tenant  # type: ignore[attr-defined]
         return getattr(self._servicer, method)
 

@@ -64,7 +64,7 @@ def _with_default(field: FieldDescriptor) -> tuple[Any, Any]:
         return list[single], Field(default_factory=list)  # type: ignore[valid-type]
     if field.has_presence or field.enum_type is not None or field.name.endswith(_JSON):
         return single | None, None
-    return single, field.default_value
+    return single, "" if field.type == FieldDescriptor.TYPE_BYTES else field.default_value
 
 
 def _single(field: FieldDescriptor) -> Any:
@@ -81,6 +81,8 @@ def _single(field: FieldDescriptor) -> Any:
         return Annotated[float, Field(allow_inf_nan=False)]
     if field.name.endswith(_JSON):
         return dict[str, Any]
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
     return str
 
 
@@ -116,7 +118,7 @@ def fill(message: Message, values: Mapping[str, Any]) -> None:
     """Sets the fields of `message` that `values` has, which a model has validated.
 
     Raises:
-        InvalidInput: A text is no Unicode.
+        InvalidInput: A text is no Unicode, or bytes are no base64.
     """
     for field in fields_of(message):
         value = values.get(field.name)
@@ -142,6 +144,8 @@ def _fill_field(message: Message, field: FieldDescriptor, value: Any) -> None:
         setattr(message, field.name, _enum_numbers(field.enum_type)[value])
     elif field.is_repeated:
         target.extend(value)
+    elif field.type == FieldDescriptor.TYPE_BYTES:
+        setattr(message, field.name, base64.b64decode(value, validate=True))
     else:
         setattr(message, field.name, value)
 

@@ -66,10 +66,15 @@ ROUTES = (
     Route("ExportLabels", "GET", f"{JOB}/export", "All units at one moment", streams.LINES),
     Route("SearchLabels", "GET", "/search", "Units by words or by meaning"),
     Route("EvaluateJob", "POST", f"{JOB}/evaluations", "Judge labels", streams.EVENTS),
+    Route("TryImage", "POST", f"{JOB}/try", "The units that a picture excites"),
     Route("CollectGarbage", "POST", "/garbage", "Artifacts that nothing needs", streams.EVENTS),
     Route("CreateToken", "POST", "/tokens", "A new token of a tenant"),
     Route("ListTokens", "GET", "/tokens", "All tokens"),
     Route("RevokeToken", "DELETE", "/tokens/{token_id}", "Refuse a token from now on"),
+    Route(
+        *("TryWords", "POST", JOB + "/layers/{layer:path}/units/{unit}/try"),
+        "Drawings of words, and a unit's activations on them",
+    ),
     Route(
         "GetUnit", "GET", JOB + "/layers/{layer:path}/units/{unit}", "One unit with all evidence"
     ),

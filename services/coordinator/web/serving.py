@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -71,16 +72,24 @@ class WebServer:
 
 
 class _Protocol(H11Protocol):
-    """Ends connections on which no request begins; between two requests uvicorn does so itself."""
+    """Ends connections on which the head of a request does not arrive.
+
+    uvicorn itself ends those on which nothing at all comes after a request.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._timer = self.loop.call_later(HEAD_S, transport.close)
+        self._timer = self._start_timer()
+
+    def _start_timer(self) -> asyncio.TimerHandle:
+        return self.loop.call_later(HEAD_S, self.transport.close)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is not None:
+        if self.conn.their_state is not h11.IDLE:  # a head has come
             self._timer.cancel()
+        elif self._timer.cancelled():  # another one begins
+            self._timer = self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

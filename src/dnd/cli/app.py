@@ -13,6 +13,7 @@ from dnd.cli import (
     search_commands,
     stack_commands,
     token_commands,
+    try_command,
 )
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
@@ -30,6 +31,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
         job_commands.labels,
         search_commands.search,
         search_commands.diff,
+        try_command.try_,
         job_commands.export,
         job_commands.pause,
         job_commands.resume,

@@ -240,12 +240,16 @@ def gc(server: str, home: Path, grace_h: float, remove: bool) -> None:
     with connected(server, home) as session:
         found = session.client.collect_garbage(grace_h * 3600, remove=remove)
     size = format_bytes(found.num_bytes)
+    vectors = f" and {found.num_vectors:,} embeddings of labels" if found.num_vectors else ""
     if found.removed:
-        say(f"{found.num_artifacts:,} artifacts removed ({size}); {found.num_kept:,} are left.")
+        say(
+            f"{found.num_artifacts:,} artifacts{vectors} removed ({size}); {found.num_kept:,} are "
+            "left."
+        )
         return
     say(
-        f"{found.num_artifacts:,} artifacts ({size}) are needed by no job; {found.num_kept:,} "
-        "would be left. `dnd gc --remove` removes them."
+        f"{found.num_artifacts:,} artifacts ({size}){vectors} are needed by no job; "
+        f"{found.num_kept:,} would be left. `dnd gc --remove` removes them."
     )
 
 

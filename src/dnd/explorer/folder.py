@@ -202,6 +202,8 @@ class _Writer:
             stage="",
             href=links.unit(self._job.id, *place),
             mosaic=links.mosaic(self._job.id, *place, "") if place in self._with_mosaic else "",
+            true_class=line.true_class,
+            hit=line.hit,
         )
 
     def _lines(self, query: UnitQuery) -> list[Line]:

@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from dnd.explorer.links import SORTS, Links
 from dnd.jobs import UnitState
@@ -42,6 +43,15 @@ def asset_digests() -> dict[str, str]:
 def render(template: str, links: Links, **values: Any) -> str:
     """A page as HTML."""
     return _environment().get_template(template).render(links=links, **values)
+
+
+def render_alone(part: str, title: str, model: str, **values: Any) -> str:
+    """A part of a page as a page by itself, which needs no server and runs nothing."""
+    style = "\n".join(read_asset(name).decode() for name in ("report.css", "explorer.css"))
+    template = _environment().get_template("trial.html.j2")
+    return template.render(
+        part=part, title=title, model=model, style=Markup(style), links=None, **values
+    )
 
 
 @cache

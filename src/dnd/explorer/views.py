@@ -27,6 +27,9 @@ class Card:
         error: Why it failed; else empty.
         stage: Where it is, or where it failed; else empty.
         mosaic: Address of its exemplars; empty while it has none.
+        true_class: Name of the class that it stands for; empty where there is none.
+        hit: Whether the label agrees with that; None where either is missing.
+        score: Cosine of its label and what was searched; None where nothing was.
     """
 
     layer: str
@@ -40,6 +43,9 @@ class Card:
     stage: str
     href: str
     mosaic: str
+    true_class: str = ""
+    hit: bool | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)

@@ -97,12 +97,18 @@ def write_tables(
 
 def complete_record(job: Job, unit: UnitResult, names: Sequence[str]) -> dict[str, Any]:
     """A unit's record with the name of its class, if it has one, and whether the label agrees."""
-    record: dict[str, Any] = dict(unit.record or _bare_record(job, unit))
-    if unit.unit < len(names) and names[unit.unit]:
-        labels = record.get("labels") or []
-        hit = is_hit(labels[0]["text"], names[unit.unit]) if labels else None
-        record["true_class"] = {"name": names[unit.unit], "hit": hit}
-    return record
+    return with_class(unit.record or _bare_record(job, unit), names)
+
+
+def with_class(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A copy of a record with the name of its unit's class, if `names` has one."""
+    found = dict(record)
+    name = names[found["unit"]] if found["unit"] < len(names) else ""
+    if name:
+        labels = found.get("labels") or []
+        hit = is_hit(labels[0]["text"], name) if labels else None
+        found["true_class"] = {"name": name, "hit": hit}
+    return found
 
 
 def _bare_record(job: Job, unit: UnitResult) -> dict[str, Any]:

@@ -456,16 +456,18 @@ class GarbageProgress(_message.Message):
     def __init__(self, step: _Optional[str] = ..., num_done: _Optional[int] = ...) -> None: ...
 
 class Garbage(_message.Message):
-    __slots__ = ("num_artifacts", "num_bytes", "num_kept", "removed")
+    __slots__ = ("num_artifacts", "num_bytes", "num_kept", "removed", "num_vectors")
     NUM_ARTIFACTS_FIELD_NUMBER: _ClassVar[int]
     NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
     NUM_KEPT_FIELD_NUMBER: _ClassVar[int]
     REMOVED_FIELD_NUMBER: _ClassVar[int]
+    NUM_VECTORS_FIELD_NUMBER: _ClassVar[int]
     num_artifacts: int
     num_bytes: int
     num_kept: int
     removed: bool
-    def __init__(self, num_artifacts: _Optional[int] = ..., num_bytes: _Optional[int] = ..., num_kept: _Optional[int] = ..., removed: _Optional[bool] = ...) -> None: ...
+    num_vectors: int
+    def __init__(self, num_artifacts: _Optional[int] = ..., num_bytes: _Optional[int] = ..., num_kept: _Optional[int] = ..., removed: _Optional[bool] = ..., num_vectors: _Optional[int] = ...) -> None: ...
 
 class CollectGarbageResponse(_message.Message):
     __slots__ = ("progress", "garbage")
@@ -678,6 +680,78 @@ class EvaluateJobResponse(_message.Message):
     progress: EvaluationProgress
     evaluation_json: str
     def __init__(self, progress: _Optional[_Union[EvaluationProgress, _Mapping]] = ..., evaluation_json: _Optional[str] = ...) -> None: ...
+
+class TryImageRequest(_message.Message):
+    __slots__ = ("context", "job_id", "image")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    job_id: str
+    image: bytes
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ..., image: _Optional[bytes] = ...) -> None: ...
+
+class ExcitedUnit(_message.Message):
+    __slots__ = ("layer", "unit", "label", "activation", "share", "weakest_exemplar", "strongest_exemplar", "exemplar_level", "map")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    WEAKEST_EXEMPLAR_FIELD_NUMBER: _ClassVar[int]
+    STRONGEST_EXEMPLAR_FIELD_NUMBER: _ClassVar[int]
+    EXEMPLAR_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    MAP_FIELD_NUMBER: _ClassVar[int]
+    layer: str
+    unit: int
+    label: str
+    activation: float
+    share: float
+    weakest_exemplar: float
+    strongest_exemplar: float
+    exemplar_level: float
+    map: bytes
+    def __init__(self, layer: _Optional[str] = ..., unit: _Optional[int] = ..., label: _Optional[str] = ..., activation: _Optional[float] = ..., share: _Optional[float] = ..., weakest_exemplar: _Optional[float] = ..., strongest_exemplar: _Optional[float] = ..., exemplar_level: _Optional[float] = ..., map: _Optional[bytes] = ...) -> None: ...
+
+class TryImageResponse(_message.Message):
+    __slots__ = ("units",)
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    units: _containers.RepeatedCompositeFieldContainer[ExcitedUnit]
+    def __init__(self, units: _Optional[_Iterable[_Union[ExcitedUnit, _Mapping]]] = ...) -> None: ...
+
+class TryWordsRequest(_message.Message):
+    __slots__ = ("context", "job_id", "layer", "unit", "words")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    context: _types_pb2.RequestContext
+    job_id: str
+    layer: str
+    unit: int
+    words: str
+    def __init__(self, context: _Optional[_Union[_types_pb2.RequestContext, _Mapping]] = ..., job_id: _Optional[str] = ..., layer: _Optional[str] = ..., unit: _Optional[int] = ..., words: _Optional[str] = ...) -> None: ...
+
+class MeasuredImage(_message.Message):
+    __slots__ = ("image", "activation")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    activation: float
+    def __init__(self, image: _Optional[bytes] = ..., activation: _Optional[float] = ...) -> None: ...
+
+class TryWordsResponse(_message.Message):
+    __slots__ = ("words", "drawings", "exemplars", "num_above")
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    DRAWINGS_FIELD_NUMBER: _ClassVar[int]
+    EXEMPLARS_FIELD_NUMBER: _ClassVar[int]
+    NUM_ABOVE_FIELD_NUMBER: _ClassVar[int]
+    words: str
+    drawings: _containers.RepeatedCompositeFieldContainer[MeasuredImage]
+    exemplars: _containers.RepeatedCompositeFieldContainer[MeasuredImage]
+    num_above: int
+    def __init__(self, words: _Optional[str] = ..., drawings: _Optional[_Iterable[_Union[MeasuredImage, _Mapping]]] = ..., exemplars: _Optional[_Iterable[_Union[MeasuredImage, _Mapping]]] = ..., num_above: _Optional[int] = ...) -> None: ...
 
 class Token(_message.Message):
     __slots__ = ("id", "name", "tenant", "role", "created_at_s", "revoked_at_s")

@@ -134,6 +134,16 @@ class CoordinatorServiceStub:
                 request_serializer=dnd_dot_v1_dot_coordinator__pb2.EvaluateJobRequest.SerializeToString,
                 response_deserializer=dnd_dot_v1_dot_coordinator__pb2.EvaluateJobResponse.FromString,
                 _registered_method=True)
+        self.TryImage = channel.unary_unary(
+                '/dnd.v1.CoordinatorService/TryImage',
+                request_serializer=dnd_dot_v1_dot_coordinator__pb2.TryImageRequest.SerializeToString,
+                response_deserializer=dnd_dot_v1_dot_coordinator__pb2.TryImageResponse.FromString,
+                _registered_method=True)
+        self.TryWords = channel.unary_unary(
+                '/dnd.v1.CoordinatorService/TryWords',
+                request_serializer=dnd_dot_v1_dot_coordinator__pb2.TryWordsRequest.SerializeToString,
+                response_deserializer=dnd_dot_v1_dot_coordinator__pb2.TryWordsResponse.FromString,
+                _registered_method=True)
         self.CreateToken = channel.unary_unary(
                 '/dnd.v1.CoordinatorService/CreateToken',
                 request_serializer=dnd_dot_v1_dot_coordinator__pb2.CreateTokenRequest.SerializeToString,
@@ -296,6 +306,22 @@ class CoordinatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TryImage(self, request, context):
+        """The labelled units of a job that a picture excites more than 95 % of the probe images, most unusual first.
+        RESOURCE_EXHAUSTED while others are trying something.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TryWords(self, request, context):
+        """Draws words as the job draws its candidates, and measures one unit on the drawings. They count as drawings of the
+        tenant: FAILED_PRECONDITION once it has used as many as its operator allows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateToken(self, request, context):
         """For operators: a new token of a tenant. Its secret is answered once and not kept.
         """
@@ -419,6 +445,16 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.EvaluateJob,
                     request_deserializer=dnd_dot_v1_dot_coordinator__pb2.EvaluateJobRequest.FromString,
                     response_serializer=dnd_dot_v1_dot_coordinator__pb2.EvaluateJobResponse.SerializeToString,
+            ),
+            'TryImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.TryImage,
+                    request_deserializer=dnd_dot_v1_dot_coordinator__pb2.TryImageRequest.FromString,
+                    response_serializer=dnd_dot_v1_dot_coordinator__pb2.TryImageResponse.SerializeToString,
+            ),
+            'TryWords': grpc.unary_unary_rpc_method_handler(
+                    servicer.TryWords,
+                    request_deserializer=dnd_dot_v1_dot_coordinator__pb2.TryWordsRequest.FromString,
+                    response_serializer=dnd_dot_v1_dot_coordinator__pb2.TryWordsResponse.SerializeToString,
             ),
             'CreateToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateToken,
@@ -976,6 +1012,60 @@ class CoordinatorService:
             '/dnd.v1.CoordinatorService/EvaluateJob',
             dnd_dot_v1_dot_coordinator__pb2.EvaluateJobRequest.SerializeToString,
             dnd_dot_v1_dot_coordinator__pb2.EvaluateJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TryImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dnd.v1.CoordinatorService/TryImage',
+            dnd_dot_v1_dot_coordinator__pb2.TryImageRequest.SerializeToString,
+            dnd_dot_v1_dot_coordinator__pb2.TryImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TryWords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dnd.v1.CoordinatorService/TryWords',
+            dnd_dot_v1_dot_coordinator__pb2.TryWordsRequest.SerializeToString,
+            dnd_dot_v1_dot_coordinator__pb2.TryWordsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -76,6 +76,14 @@ class CoordinatorServiceStub:
     """Judges the labels of a job on images and by a model that selection has not used: progress, then
     the evaluation. The same question is answered at once the second time.
     """
+    TryImage: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.TryImageRequest, _coordinator_pb2.TryImageResponse]
+    """The labelled units of a job that a picture excites more than 95 % of the probe images, most unusual first.
+    RESOURCE_EXHAUSTED while others are trying something.
+    """
+    TryWords: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.TryWordsRequest, _coordinator_pb2.TryWordsResponse]
+    """Draws words as the job draws its candidates, and measures one unit on the drawings. They count as drawings of the
+    tenant: FAILED_PRECONDITION once it has used as many as its operator allows.
+    """
     CreateToken: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CreateTokenRequest, _coordinator_pb2.CreateTokenResponse]
     """For operators: a new token of a tenant. Its secret is answered once and not kept."""
     ListTokens: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListTokensRequest, _coordinator_pb2.ListTokensResponse]
@@ -130,6 +138,14 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     EvaluateJob: _aio.UnaryStreamMultiCallable[_coordinator_pb2.EvaluateJobRequest, _coordinator_pb2.EvaluateJobResponse]  # type: ignore[assignment]
     """Judges the labels of a job on images and by a model that selection has not used: progress, then
     the evaluation. The same question is answered at once the second time.
+    """
+    TryImage: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.TryImageRequest, _coordinator_pb2.TryImageResponse]  # type: ignore[assignment]
+    """The labelled units of a job that a picture excites more than 95 % of the probe images, most unusual first.
+    RESOURCE_EXHAUSTED while others are trying something.
+    """
+    TryWords: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.TryWordsRequest, _coordinator_pb2.TryWordsResponse]  # type: ignore[assignment]
+    """Draws words as the job draws its candidates, and measures one unit on the drawings. They count as drawings of the
+    tenant: FAILED_PRECONDITION once it has used as many as its operator allows.
     """
     CreateToken: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CreateTokenRequest, _coordinator_pb2.CreateTokenResponse]  # type: ignore[assignment]
     """For operators: a new token of a tenant. Its secret is answered once and not kept."""
@@ -302,6 +318,26 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.EvaluateJobResponse], _abc.AsyncIterator[_coordinator_pb2.EvaluateJobResponse]]:
         """Judges the labels of a job on images and by a model that selection has not used: progress, then
         the evaluation. The same question is answered at once the second time.
+        """
+
+    @_abc_1.abstractmethod
+    def TryImage(
+        self,
+        request: _coordinator_pb2.TryImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.TryImageResponse, _abc.Awaitable[_coordinator_pb2.TryImageResponse]]:
+        """The labelled units of a job that a picture excites more than 95 % of the probe images, most unusual first.
+        RESOURCE_EXHAUSTED while others are trying something.
+        """
+
+    @_abc_1.abstractmethod
+    def TryWords(
+        self,
+        request: _coordinator_pb2.TryWordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.TryWordsResponse, _abc.Awaitable[_coordinator_pb2.TryWordsResponse]]:
+        """Draws words as the job draws its candidates, and measures one unit on the drawings. They count as drawings of the
+        tenant: FAILED_PRECONDITION once it has used as many as its operator allows.
         """
 
     @_abc_1.abstractmethod

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from fake_coordinator import FakeCoordinator, serve_fake
+from PIL import Image
 from result_samples import LAYERS, make_sample
 
 import dnd
@@ -22,6 +23,7 @@ from dnd.errors import (
     Unavailable,
     UnknownName,
 )
+from dnd.images import encode_png
 from dnd.jobs import (
     Garbage,
     GarbageProgress,
@@ -313,6 +315,12 @@ async def test_async_client_answers_like_the_other(done: FakeCoordinator) -> Non
             export = await other.export()
             assert [unit async for unit in export.units] == labels
             assert [hit async for hit in other.search("")] == list(client.search(""))
+            picture = encode_png(Image.new("RGB", (4, 4)))
+            assert await other.try_image(picture) == client.try_image(picture)
+            assert client.try_image(picture)[0].exemplar_level == 0.75
+            words = ("a dog", "head", 1, "job-1")
+            assert await other.try_words(*words) == client.try_words(*words)
+            assert [one.activation for one in client.try_words(*words).drawings] == [3, 2, 1]
             with pytest.raises(NotFound):
                 await other.unit("job-1", "head", 99)
             jobs = await asyncio.gather(*(other.get_job() for _ in range(8)))

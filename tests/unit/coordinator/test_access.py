@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,8 +17,10 @@ from coordinator_api import make_servicer, serve_web
 from coordinator_desk import Clock, Desk
 from google.protobuf.message import Message
 from local_server import reason, serve
+from PIL import Image
 
 from dnd.errors import BadSetting, Overloaded, PermissionDenied, Unauthenticated
+from dnd.images import encode_png
 from dnd.jobs import JobSpec, spec_to_message
 from dnd.serving import Metrics, StageService
 from dnd.tokens import Role, Token
@@ -26,7 +30,11 @@ from dnd_services.coordinator import access
 from dnd_services.coordinator.access import ROLES, SERVICE, Gate, gated_servicer
 from dnd_services.coordinator.settings import CoordinatorSettings
 from dnd_services.coordinator.store import tokens
+from dnd_services.coordinator.web import pages, rest
+from dnd_services.coordinator.web.app import PREFIX, create_app
+from dnd_services.coordinator.web.pages import login
 
+PICTURE = encode_png(Image.new("RGB", (40, 30), "red"))
 METHODS = [method.name for method in SERVICE.methods]
 
 
@@ -118,6 +126,13 @@ FOREIGN: dict[str, Callable[[str, str, str], dict[str, Any]]] = {
     "SearchLabels": lambda job, ref, concepts: {"job_id": job, "text": "dog"},
     "GetImages": lambda job, ref, concepts: {"job_id": job, "refs": [ref]},
     "EvaluateJob": lambda job, ref, concepts: {"job_id": job},
+    "TryImage": lambda job, ref, concepts: {"job_id": job, "image": PICTURE},
+    "TryWords": lambda job, ref, concepts: {
+        "job_id": job,
+        "layer": "classifier",
+        "unit": 0,
+        "words": "a dog",
+    },
     "EstimateJob": lambda job, ref, concepts: {"spec": _with_concepts(concepts)},
     "CreateJob": lambda job, ref, concepts: {"request_id": "x", "spec": _with_concepts(concepts)},
 }
@@ -177,6 +192,68 @@ async def test_no_method_reaches_jobs_labels_or_images_of_another_tenant(
         made = pb2.CreateJobRequest(request_id="r2", spec=spec_message)
         first, second = [(await call(stub, "CreateJob", made, one)).job.id for one in (a, b)]
         assert first != second
+
+
+# Addresses that name no job, with what is asked there; of no tenant, or of the caller's alone.
+PLAIN_ROUTES = {
+    *("GET /api/v1/openapi.json", "GET /healthz", "GET /static/{name}", "POST /login", "GET /"),
+    *("GET /api/v1/targets", "GET /api/v1/targets/layers", "POST /api/v1/estimates"),
+    *("POST /api/v1/concept-sets", "POST /api/v1/jobs", "GET /api/v1/jobs", "GET /api/v1/search"),
+    *("POST /api/v1/garbage", "POST /api/v1/tokens", "GET /api/v1/tokens"),
+    *("DELETE /api/v1/tokens/{token_id}", "GET /jobs", "GET /search", "GET /compare"),
+    "GET /{path:path}",
+}
+BODIES: dict[str, Any] = {
+    "/api/v1/jobs/{job_id}/try": {"image": base64.b64encode(PICTURE).decode()},
+    "/api/v1/jobs/{job_id}/layers/{layer:path}/units/{unit}/try": {"words": "a dog"},
+}
+
+
+def routes_of(app: Any) -> list[tuple[str, str]]:
+    """Method and path of everything that the web application answers."""
+    own = [(route.path, route) for route in app.routes if hasattr(route, "methods")]
+    routers = {PREFIX: rest.make_router(), "": pages.router, "/": login.router}
+    assert len(app.routes) == len(own) + len(routers), "another router: add it here"
+    for prefix, router in routers.items():
+        own += [(prefix.rstrip("/") + route.path, route) for route in router.routes]
+    return [(method, path) for path, route in own for method in sorted(route.methods - {"HEAD"})]
+
+
+async def test_no_route_or_page_reaches_a_job_of_another_tenant(desk: Desk, spec: JobSpec) -> None:
+    job_id = desk.create(replace(spec, layers=spec.layers[1:]), tenant="a")
+    desk.run_to_end(job_id)
+    lock(desk)
+    record = desk.records(job_id)[0]
+    ref, word = record["exemplars"][0]["image"], record["labels"][0]["text"]
+    places = {"job_id": job_id, "layer": "classifier", "unit": "0", "ref": ref}
+    a, b = ({"authorization": bearer(desk, one)} for one in "ab")
+    async with serve_web(desk) as http:
+        routes = routes_of(create_app(make_servicer(desk), Gate(desk.store, desk.settings)))
+        assert len(routes) > 40
+        for method, path in routes:
+            if f"{method} {path}" in PLAIN_ROUTES:
+                continue
+            assert "{job_id}" in path, f"{method} {path} is new: say how it is tried"
+            address = re.sub(r"{(\w+)(:\w+)?}", lambda found: places[found[1]], path)
+            body = {"json": BODIES.get(path, {})} if method == "POST" else {}
+            page = {"x-part": "try", "accept": "text/html"} if "/api/" not in path else {}
+            refused = await http.request(method, address, headers=b | page, **body)
+            assert refused.status_code == 404, (method, path, refused.text[:300])
+            if method == "GET":  # for its owner it is there
+                seen = await http.get(address, headers=a)
+                assert seen.status_code == 200, (path, seen.text[:300])
+        # Lists and searches that name no job.
+        for path in (
+            *("/jobs", f"/search?q={word}", f"/search?q={word}&by=meaning", "/api/v1/jobs"),
+            *(f"/api/v1/search?text={word}", f"/api/v1/search?text={word}&mode=meaning"),
+        ):
+            assert job_id in (await http.get(path, headers=a)).text, path
+            own = await http.get(path, headers=b)
+            assert (own.status_code, job_id in own.text) == (200, False), path
+        for query in (f"a={job_id}", f"a={job_id}&b={job_id}", f"b={job_id}"):
+            assert (await http.get(f"/compare?{query}", headers=b)).status_code == 404
+        named = {"text": word, "job_id": job_id}
+        assert (await http.get("/api/v1/search", params=named, headers=b)).status_code == 404
 
 
 async def test_rest_takes_the_same_tokens(desk: Desk, spec: JobSpec) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from coordinator_api import make_servicer
 from coordinator_desk import Desk
 
 from dnd.artifacts import ArtifactStore
@@ -19,9 +20,11 @@ from dnd.errors import BadAnswer, FailedPrecondition
 from dnd.jobs import Garbage, JobSpec, LayerUnits, UnitState
 from dnd.manifest import build_manifest
 from dnd.testing import Fakes, start_fakes
+from dnd.v1 import coordinator_pb2 as pb2
 from dnd_services.coordinator import garbage, states
 from dnd_services.coordinator.garbage import Marks, collect
-from dnd_services.coordinator.models import ImageSetRow, JobSetRow
+from dnd_services.coordinator.models import ImageSetRow, JobSetRow, LabelVectorRow
+from dnd_services.coordinator.store.search import hash_label
 
 DAY_S = 24 * 3600.0
 
@@ -271,3 +274,30 @@ def test_marks_know_what_was_added_when_they_are_many(monkeypatch: pytest.Monkey
     assert not any(marks.add(digest) for digest in digests)
     assert len(marks) == len(digests)
     assert not any(marks.has(f"{number:016x}{'0' * 48}") for number in range(1, 105, 2))
+
+
+async def test_embeddings_go_with_the_last_unit_that_has_their_label(
+    desk: Desk, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(garbage, "_ROWS_AT_ONCE", 2)
+    first = desk.create(spec, "first")
+    desk.run_to_end(first)
+    second = desk.create(replace(spec, layers=(LayerUnits("features.conv", (14,)),)), "second")
+    desk.run_to_end(second)
+    servicer = make_servicer(desk)
+    search = pb2.SearchLabelsRequest(text="red", mode=pb2.SEARCH_MODE_MEANING)
+    await servicer.SearchLabels(search, None)
+    labels = {
+        job: {one for view in desk.units(job) if view.row for one in view.row.labels}
+        for job in (first, second)
+    }
+    only_first = len(labels[first] - labels[second])
+    assert only_first > 0
+    assert run_gc(desk, remove=True).num_vectors == 0
+    assert len(desk.rows(LabelVectorRow)) == len(labels[first] | labels[second])
+    desk.delete(first)
+    assert run_gc(desk, remove=False).num_vectors == only_first
+    assert run_gc(desk, remove=True).num_vectors == only_first
+    assert {row.label for row in desk.rows(LabelVectorRow)} == set(map(hash_label, labels[second]))
+    await servicer.SearchLabels(search, None)
+    servicer.close()

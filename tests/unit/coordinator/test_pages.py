@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 from coordinator_api import serve_web
-from coordinator_desk import Desk
+from coordinator_desk import Clock, Desk
 from PIL import Image
 
-from dnd.errors import BadImage
+from dnd.errors import BadImage, Unavailable
 from dnd.explorer.site import ASSETS
 from dnd.images import encode_png
 from dnd.jobs import JobSpec, LayerUnits, UnitState
 from dnd.stages import Captions, Description
-from dnd_services.coordinator import outputs
+from dnd_services.coordinator import outputs, trying
 from dnd_services.coordinator.models import JobRow, UnitRow
-from dnd_services.coordinator.web.pages import trying
+from dnd_services.coordinator.store import reading
+from dnd_services.coordinator.web.pages.class_names import ASK_AGAIN_S, ClassNames
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 CONV = "features.conv"
@@ -100,6 +101,7 @@ async def test_every_page_loads_only_its_own_assets_and_runs_nothing_inline(
         f"/jobs/{job_id}/units",
         f"/jobs/{job_id}/units/{CONV}/{unit}",
         "/search?q=a",
+        "/search?q=a&by=meaning",
         f"/compare?a={job_id}&b={job_id}&show=all",
         f"/jobs/{job_id}/try?layer={CONV}&unit={unit}",
     )
@@ -160,6 +162,7 @@ async def test_labels_captions_and_errors_are_escaped_on_every_page(
         f"/jobs/{job_id}/units/{CONV}/{unit}": 10,
         f"/jobs/{job_id}/units/{CONV}/{failed}": 1,
         "/search?q=script": 1,
+        "/search?q=script&by=meaning": 1,
         f"/compare?a={job_id}&b={job_id}&show=all": 2,
     }
     for path, least in paths.items():
@@ -195,6 +198,7 @@ async def test_parameters_are_escaped_too(desk: Desk, job_id: str, query: str) -
         ("/jobs/JOB/units/features.conv/99999999999999999999", 404, "has no unit"),
         ("/compare?a=nosuch&b=JOB", 404, "There is no job"),
         ("/jobs/JOB/try?layer=nosuch", 404, "has no layer"),
+        ("/search?q=a&by=nosuch", 400, "expected words or meaning"),
         ("/compare?show=nosuch", 400, "expected changed, same or all"),
         ("/compare?page=0", 400, "page: "),
         ("/static/nosuch.css", 404, "nothing at /static/nosuch.css"),
@@ -323,6 +327,69 @@ async def test_neighbours_of_a_unit_are_those_of_the_list_it_was_found_in(
     plain = (await get(desk, f"/jobs/{job_id}/units/{CONV}/4")).text
     assert 'rel="prev"' not in plain
     assert re.search(rf'rel="next" href="/jobs/{job_id}/units/features.conv/5"', plain)
+
+
+async def test_labels_are_searched_by_meaning(desk: Desk, job_id: str) -> None:
+    everything = [view for view in desk.units(job_id) if view.row and view.row.labels]
+    assert everything[0].row is not None
+    label = everything[0].row.labels[0]
+    html = (await get(desk, f"/search?q={label}&by=meaning")).text
+    cosines = [float(found) for found in re.findall(r"cosine (-?[\d.]+)", html)]
+    assert len(cosines) == len(everything)
+    assert cosines[0] == pytest.approx(1, abs=0.01)
+    assert cosines == sorted(cosines, reverse=True)
+    assert '<option value="meaning" selected>' in html
+    assert f"The {len(everything)} nearest" in html
+    assert "cosine" not in (await get(desk, f"/search?q={label}")).text
+    async with serve_web(desk) as http:
+        other = await http.get(f"/search?q={label}&by=meaning", headers={"x-dnd-tenant": "other"})
+    assert job_id not in other.text
+    desk.fakes.scorer.faults.call = lambda method: Unavailable("away")
+    assert "away" in (await get(desk, f"/search?q={label}&by=meaning", 503)).text
+
+
+async def test_classes_of_a_classifier_are_named_where_the_network_names_them(
+    desk: Desk, job_id: str
+) -> None:
+    unit = next(v.unit for v in desk.units(job_id) if v.layer == "classifier" and v.row.labels)
+    with desk.store.writing() as session:
+        layers = {layer.layer: layer.place for layer in reading.read_layers(session, job_id)}
+        row = session.query(UnitRow).filter_by(job_id=job_id, place=layers["classifier"], unit=unit)
+        row.one().labels = ["a class of its own"]
+    html = (await get(desk, f"/jobs/{job_id}/units?layer=classifier")).text
+    assert f'<span title="class {unit}">class {unit}</span> <span class="pill hit">hit' in html
+    html = (await get(desk, f"/jobs/{job_id}/units/classifier/{unit}")).text
+    assert f'true class</span> class {unit} <span class="pill' in html
+    assert "true class" not in (await get(desk, f"/jobs/{job_id}/units/{CONV}/5")).text
+    # Without the service the pages do without the names.
+    desk.fakes.activations.faults.call = lambda method: (
+        Unavailable("away") if method == "ListLayers" else None
+    )
+    html = (await get(desk, f"/jobs/{job_id}/units/classifier/{unit}")).text
+    assert "true class" not in html
+
+
+def test_class_names_are_asked_for_once_and_again_when_the_network_was_away(
+    desk: Desk, job_id: str
+) -> None:
+    calls: list[str] = []
+
+    def count(method: str) -> Unavailable | None:
+        calls.append(method)
+        return Unavailable("away") if len(calls) == 1 else None
+
+    desk.fakes.activations.faults.call = count
+    clock = Clock()
+    names, job = ClassNames(clock), desk.job(job_id)
+    assert names.of(job, desk.services) == names.of(job, desk.services) == {}
+    assert len(calls) == 1
+    clock.now += ASK_AGAIN_S + 1
+    assert names.of(job, desk.services)["classifier"][3] == "class 3"
+    clock.now += 1e9
+    assert list(names.of(job, desk.services)) == ["classifier"]
+    assert len(calls) == 2
+    job.frozen = {**job.frozen, "digests": {"target": "other weights"}}
+    assert names.of(job, desk.services) == {}
 
 
 async def test_units_come_in_pages_when_nothing_has_been_written_about_them(
@@ -475,6 +542,6 @@ async def test_nothing_is_tried_when_the_index_is_not_there_or_others_are_trying
         assert answer.status_code == 409
         assert "has not indexed" in answer.text
         monkeypatch.setattr(trying, "_turns", threading.BoundedSemaphore(1))
-        with trying._turn():
+        with trying.turn():
             answer = await http.post(f"/jobs/{job_id}/try", content=picture(), headers=headers)
         assert "Others are trying" in answer.text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
@@ -20,7 +22,7 @@ from dnd.serving import Metrics
 from dnd.v1 import captioner_pb2
 from dnd.v1 import coordinator_pb2 as pb2
 from dnd_services.coordinator import views
-from dnd_services.coordinator.access import Gate
+from dnd_services.coordinator.access import MAX_GUESSES, Gate
 from dnd_services.coordinator.models import LabelVectorRow, UnitRow
 from dnd_services.coordinator.record_cache import RecordCache
 from dnd_services.coordinator.web import guarding, json_forms, problems, serving
@@ -282,29 +284,104 @@ async def test_oversized_body_is_refused(desk: Desk) -> None:
     assert (answer.status_code, answer.json()["title"]) == (400, "RequestTooLarge")
 
 
-async def test_slow_requests_are_ended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guarding, "BODY_S", 0.2)
-    monkeypatch.setattr(serving, "HEAD_S", 0.2)
+@asynccontextmanager
+async def web_port(desk: Desk) -> AsyncIterator[int]:
+    """The port of a web server with real sockets."""
     servicer = make_servicer(desk)
     app = create_app(servicer, Gate(desk.store, desk.settings), Metrics())
     server = serving.WebServer(app, "127.0.0.1", 0)
     await server.start()
-    port = int(server.url.rpartition(":")[2])
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST /api/v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{")
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 504")
-        writer.close()
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /healthz HT")
-        assert await reader.read() == b""  # the connection is closed
-        writer.close()
-        with pytest.raises(BadSetting, match=f"DND_WEB_PORT = {port}"):
-            serving.WebServer(app, "127.0.0.1", port)
+        yield int(server.url.rpartition(":")[2])
     finally:
         await server.close()
         servicer.close()
+
+
+async def read_to_end(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the server ends the connection."""
+    async with asyncio.timeout(20):
+        try:
+            return await reader.read()
+        except ConnectionResetError:  # it was ended while something was still being sent
+            return b""
+
+
+POST = b"POST /api/v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+
+
+async def test_slow_requests_are_ended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarding, "BODY_S", 0.2)
+    monkeypatch.setattr(serving, "HEAD_S", 0.2)
+    async with web_port(desk) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(POST + b"Content-Length: 9\r\n\r\n{")
+        answer = await read_to_end(reader)
+        assert answer.startswith(b"HTTP/1.1 504")
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /healthz HT")
+        assert await read_to_end(reader) == b""
+        writer.close()
+        # Nor does a good request buy time for a slow one after it.
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        await reader.readuntil(b"serving")
+        writer.write(b"GET /healthz HT")
+        assert b"HTTP" not in await read_to_end(reader)
+        writer.close()
+        with pytest.raises(BadSetting, match=f"DND_WEB_PORT = {port}"):
+            serving.WebServer(create_app(None, None), "127.0.0.1", port)  # type: ignore[arg-type]
+
+
+async def test_body_without_an_end_is_refused_and_its_connection_ended(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guarding, "MAX_BODY_BYTES", 4096)
+    async with web_port(desk) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(POST + b"Transfer-Encoding: chunked\r\n\r\n" + 5 * b"400\r\n%1024s\r\n" % b"")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400")
+        assert b"connection: close" in head.lower()
+        await read_to_end(reader)
+        writer.close()
+
+
+async def test_bodies_of_all_callers_together_are_limited(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guarding, "MAX_HELD_BYTES", 4096)
+    async with web_port(desk) as port:
+        _, first = await asyncio.open_connection("127.0.0.1", port)
+        first.write(POST + b"Content-Length: 9000\r\n\r\n" + bytes(4000))
+        answer = b""
+        while not answer.startswith(b"HTTP/1.1 429"):  # once the first body has come so far
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(POST + b"Content-Length: 2000\r\nConnection: close\r\n\r\n" + bytes(2000))
+            answer = await read_to_end(reader)
+            writer.close()
+        first.close()
+        while answer.startswith(b"HTTP/1.1 429"):  # what it held is free again
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(POST + b"Content-Length: 2000\r\nConnection: close\r\n\r\n" + bytes(2000))
+            answer = await read_to_end(reader)
+            writer.close()
+        assert answer.startswith(b"HTTP/1.1 400")  # its body is no JSON
+
+
+async def test_guessing_tokens_over_http_is_slowed_down(desk: Desk) -> None:
+    desk.tune(auth="tokens")
+    async with serve_web(desk) as http:
+        statuses = []
+        for guess in range(MAX_GUESSES + 2):
+            headers = {"authorization": f"Bearer dnd_{guess}"}
+            answer = await http.get("/api/v1/jobs", headers=headers)
+            statuses.append(answer.status_code)
+        assert statuses == [401] * MAX_GUESSES + [429] * 2
+        assert int(answer.headers["retry-after"]) > 0
+        form = await http.post("/login", data={"token": "dnd_next"})
+        assert form.status_code == 429
 
 
 @pytest.mark.parametrize(

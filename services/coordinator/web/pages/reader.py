@@ -19,13 +19,15 @@ from dnd.explorer.links import ServerLinks, UnitQuery
 from dnd.explorer.mosaics import NUM_TILES
 from dnd.explorer.views import Card, boxed_sources
 from dnd.jobs import Job, UnitState, job_from_message
-from dnd.types import UnitExemplars
+from dnd.report.class_names import is_hit
+from dnd.types import RequestContext, UnitExemplars
 from dnd_services.coordinator import outputs, views
 from dnd_services.coordinator.models import JobRow
+from dnd_services.coordinator.searching import Hit, find_by_meaning
 from dnd_services.coordinator.servicer import CoordinatorServicer
 from dnd_services.coordinator.store import browsing, jobs, reading
 from dnd_services.coordinator.store.reading import UnitView
-from dnd_services.coordinator.web.pages.trying import Trial, open_trial
+from dnd_services.coordinator.web.pages.class_names import ClassNames, Names
 
 T = TypeVar("T")
 MAX_RECORDS = 128
@@ -73,6 +75,16 @@ class Reader:
         """Units of all jobs of the tenant by words of their labels."""
         return browsing.search_units(session, self._tenant, words, start, limit)
 
+    def search_by_meaning(self, text: str, limit: int) -> list[Hit]:
+        """Units of all jobs of the tenant whose labels mean much the same, nearest first.
+
+        Raises:
+            Transient: The scorer does not answer.
+        """
+        services = self._servicer.services.for_context(RequestContext(tenant=self._tenant))
+        scope = (self._tenant, "")
+        return find_by_meaning(self._servicer.store, services, scope, text, 0, limit)
+
     def record(self, session: Session, job: JobRow, layer: str, unit: int) -> dict[str, Any]:
         """The full record of a unit; of one that has not ended, as far as it has come.
 
@@ -104,11 +116,6 @@ class Reader:
             turned = image.getexif().get(0x0112, 1) >= 5
             return (image.height, image.width) if turned else image.size
 
-    def trial(self, job_id: str) -> Trial:
-        """What a job's units are tried with."""
-        services = self._servicer.services
-        return self.read(lambda session: open_trial(session, self.find(session, job_id), services))
-
     def now(self, session: Session) -> float:
         """The time by which jobs are dated, seconds since 1970."""
         return self._servicer.store.now(session)
@@ -128,6 +135,47 @@ class Reader:
         drawings = (record.get("calibration") or {}).get("activations") or []
         return make_histogram(values, [one["activation"] for one in record["exemplars"]], drawings)
 
+    def card(
+        self,
+        job: JobRow,
+        view: UnitView,
+        links: ServerLinks,
+        query: UnitQuery | None = None,
+        score: float | None = None,
+    ) -> Card:
+        """A unit as a list shows it."""
+        row = view.row
+        labels = row.labels if row else []
+        stored = row.outputs if row else {}
+        seen = stored.get("exemplars") or stored.get("dissect") or ""
+        true_class = self._class_of(job, view)
+        return Card(
+            layer=view.layer,
+            unit=view.unit,
+            state=view.state.value,
+            label=labels[0] if labels else "",
+            second=labels[1] if len(labels) > 1 else "",
+            percentile=row.percentile if row else None,
+            auc=row.auc if row else None,
+            error=views.error_of(job, view),
+            stage=row.stage if row else "",
+            href=links.unit(job.id, view.layer, view.unit, query),
+            mosaic=links.mosaic(job.id, view.layer, view.unit, seen[-12:])
+            if seen and view.state not in (UnitState.DEAD, UnitState.TIED)
+            else "",
+            true_class=true_class,
+            hit=is_hit(labels[0], true_class) if labels and true_class else None,
+            score=score,
+        )
+
+    def _class_of(self, job: JobRow, view: UnitView) -> str:
+        names = self.class_names(job).get(view.layer, ())
+        return names[view.unit] if view.unit < len(names) else ""
+
+    def class_names(self, job: JobRow) -> Names:
+        """Names of the classes by layer, of layers whose units stand for some."""
+        return self._shelf.class_names.of(job, self._servicer.services)
+
     def exemplar_refs(self, session: Session, job: JobRow, view: UnitView) -> Sequence[str]:
         """The exemplars of a unit, strongest first, as its mosaic shows them."""
         stored = view.row.outputs if view.row else {}
@@ -140,31 +188,6 @@ class Reader:
         if not refs:
             raise NotFound(f"Unit {view.unit} of layer {view.layer!r} has no exemplars.")
         return refs[:NUM_TILES]
-
-
-def card_of(
-    job: JobRow, view: UnitView, links: ServerLinks, query: UnitQuery | None = None
-) -> Card:
-    """A unit as a list shows it."""
-    row = view.row
-    labels = row.labels if row else []
-    stored = row.outputs if row else {}
-    seen = stored.get("exemplars") or stored.get("dissect") or ""
-    return Card(
-        layer=view.layer,
-        unit=view.unit,
-        state=view.state.value,
-        label=labels[0] if labels else "",
-        second=labels[1] if len(labels) > 1 else "",
-        percentile=row.percentile if row else None,
-        auc=row.auc if row else None,
-        error=views.error_of(job, view),
-        stage=row.stage if row else "",
-        href=links.unit(job.id, view.layer, view.unit, query),
-        mosaic=links.mosaic(job.id, view.layer, view.unit, seen[-12:])
-        if seen and view.state not in (UnitState.DEAD, UnitState.TIED)
-        else "",
-    )
 
 
 class Memory:
@@ -196,3 +219,4 @@ class Shelf:
     def __init__(self) -> None:
         self.records = Memory(MAX_RECORDS)
         self.sizes = Memory(MAX_SIZES)
+        self.class_names = ClassNames()

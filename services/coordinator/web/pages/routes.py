@@ -7,24 +7,28 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
+from dnd.convert import from_message
 from dnd.errors import InvalidInput, NotFound
 from dnd.explorer.links import UnitQuery, read_query
 from dnd.explorer.site import ASSETS, read_asset
+from dnd.explorer.trials import view_excited, view_words
 from dnd.explorer.views import LEVEL, SIDES, LayerCard, LinkedPictures, make_bins, segments
 from dnd.images import MAX_BYTES
 from dnd.jobs import UnitState
 from dnd.report.overview import choose_places
+from dnd.report.tables import with_class
 from dnd.report.units import shown_pictures, view_unit
+from dnd.trials import ExcitedUnit, TriedWords
+from dnd.v1 import coordinator_pb2 as pb2
+from dnd_services.coordinator import trying
 from dnd_services.coordinator.models import JobLayerRow, JobRow
 from dnd_services.coordinator.store import browsing, pairing, reading
 from dnd_services.coordinator.store.pairing import CHANGES
 from dnd_services.coordinator.web.calls import Calls, calls_of
-from dnd_services.coordinator.web.pages import trying
 from dnd_services.coordinator.web.pages.answers import (
     ElsewhereRoute,
     PageRoute,
@@ -35,7 +39,7 @@ from dnd_services.coordinator.web.pages.answers import (
     read_body,
 )
 from dnd_services.coordinator.web.pages.pictures import Pictures
-from dnd_services.coordinator.web.pages.reader import Reader, Shelf, card_of
+from dnd_services.coordinator.web.pages.reader import Reader, Shelf
 
 JOBS_ON_A_PAGE = 40
 UNITS_ON_A_PAGE = 96
@@ -43,6 +47,9 @@ PAIRS_ON_A_PAGE = 60
 MAX_CHOICES = 100
 MAX_FAILURES = 20
 MAX_LAYER_CARDS = 60
+SEARCHES = {"words": "with these words", "meaning": "that mean much the same"}
+MAX_UNIT = 2**31 - 1
+"""A unit's number in a request."""
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
@@ -55,16 +62,8 @@ def reader_of(request: Request, calls: Annotated[Calls, Depends(calls_of)]) -> R
     return Reader(state.servicer, calls.tenant, state.shelf)
 
 
-def trier_of(
-    reader: Annotated[Reader, Depends(reader_of)], calls: Annotated[Calls, Depends(calls_of)]
-) -> Reader:
-    """The reader of somebody who may make models work, as for a job."""
-    calls.expect_allowed("CreateJob")
-    return reader
-
-
+Asks = Annotated[Calls, Depends(calls_of)]
 Reads = Annotated[Reader, Depends(reader_of)]
-Tries = Annotated[Reader, Depends(trier_of)]
 
 
 @router.get("/")
@@ -115,11 +114,11 @@ def job_page(request: Request, reader: Reads, job_id: str) -> Response:
             elapsed_s=(job.ended_at_s or reader.now(session)) - job.created_at_s,
             query=UnitQuery(),
             failed_query=failed,
-            failures=[card_of(row, view, links) for view in failures],
+            failures=[reader.card(row, view, links) for view in failures],
             layers=_layer_cards(session, row, layers[:MAX_LAYER_CARDS]),
             num_layers=len(layers),
             samples=[
-                card_of(row, view, links)
+                reader.card(row, view, links)
                 for place in choose_places(job, job.num_units)
                 for view in reading.list_units(session, row, "", None, place, 1)
             ],
@@ -165,7 +164,7 @@ def units_page(request: Request, reader: Reads, job_id: str) -> Response:
             layers=[one.layer for one in reading.read_layers(session, row.id)],
             counts=counts,
             bins=make_bins(browsing.count_percentiles(session, row, layers)),
-            cards=[card_of(row, view, links, query) for view in found.views],
+            cards=[reader.card(row, view, links, query) for view in found.views],
             total=found.total,
             num_pages=-(-found.total // UNITS_ON_A_PAGE),
         )
@@ -182,6 +181,7 @@ def unit_page(request: Request, reader: Reads, job_id: str, layer: str, unit: in
         row = reader.find(session, job_id)
         view = reading.find_unit(session, row, layer, unit)
         record = reader.record(session, row, layer, unit)
+        record = with_class(record, reader.class_names(row).get(layer, ()))
         pictures = LinkedPictures(links, record, reader.sizes(record))
         listed = query if query.limits or query.sort != "unit" else UnitQuery(layer=layer)
         before, after = browsing.find_neighbours(session, row, listed, view)
@@ -192,8 +192,8 @@ def unit_page(request: Request, reader: Reads, job_id: str, layer: str, unit: in
             unit=view_unit(record, pictures, LEVEL),
             histogram=reader.histogram(view, record),
             up=links.units(job_id, listed),
-            before=card_of(row, before, links, query) if before else None,
-            after=card_of(row, after, links, query) if after else None,
+            before=reader.card(row, before, links, query) if before else None,
+            after=reader.card(row, after, links, query) if after else None,
             can_try=True,
         )
 
@@ -231,21 +231,31 @@ def mosaic(request: Request, reader: Reads, job_id: str, layer: str, unit: int) 
 
 
 @router.get("/search")
-def search_page(request: Request, reader: Reads, q: str = "") -> Response:
-    query = read_query({"q": q})
+def search_page(request: Request, reader: Reads, q: str = "", by: str = "words") -> Response:
+    words = read_query({"q": q}).words
+    if by not in SEARCHES:
+        raise InvalidInput(f"by = {by[:40]!r}: expected {' or '.join(SEARCHES)}.")
+    found: list[tuple[JobRow, reading.UnitView, float | None]]
+    if by == "meaning" and words:
+        hits = reader.search_by_meaning(words, UNITS_ON_A_PAGE)
+        found = [(hit.job, hit.view, hit.score) for hit in hits]
+        total = len(found)
+    else:
+        rows, total = reader.read(lambda session: reader.search(session, words, 0, UNITS_ON_A_PAGE))
+        found = [(job, view, None) for job, view in rows]
     links = links_of(request)
-
-    def look(session: Session) -> Response:
-        found, total = reader.search(session, query.words, 0, UNITS_ON_A_PAGE)
-        return page(
-            request,
-            "search.html.j2",
-            words=query.words,
-            cards=[(job.frozen["model"], card_of(job, view, links)) for job, view in found],
-            total=total,
-        )
-
-    return reader.read(look)
+    return page(
+        request,
+        "search.html.j2",
+        words=words,
+        by=by,
+        SEARCHES=SEARCHES,
+        cards=[
+            (job.frozen["model"], reader.card(job, view, links, score=score))
+            for job, view, score in found
+        ],
+        total=total,
+    )
 
 
 @router.get("/compare")
@@ -286,7 +296,7 @@ def compare_page(
             CHANGES=CHANGES,
             agreement=pairing.count_agreement(session, first, second) if first and second else None,
             pairs=[
-                (card_of(first, left, links), card_of(second, right, links))
+                (reader.card(first, left, links), reader.card(second, right, links))
                 for left, right in pairs
                 if first and second
             ],
@@ -310,38 +320,32 @@ def try_page(
             request,
             "try.html.j2",
             job=reader.job(session, row),
-            card=card_of(row, view, links) if view else None,
+            card=reader.card(row, view, links) if view else None,
         )
 
     return reader.read(look)
 
 
 @router.post("/jobs/{job_id}/try")
-async def try_picture(request: Request, reader: Tries, job_id: str) -> Response:
+async def try_picture(request: Request, calls: Asks, job_id: str) -> Response:
     data = await read_body(request, MAX_BYTES)
-
-    def light_up() -> Response:
-        trial = reader.trial(job_id)
-        found = trying.light_up(trial, data)
-        return page(request, "try_picture.html.j2", job=job_id, found=found)
-
-    return await run_in_threadpool(light_up)
+    answer = await calls.ask(pb2.TryImageRequest(job_id=job_id, image=data), pb2.TryImageResponse)
+    found = view_excited([from_message(unit, ExcitedUnit) for unit in answer.units])
+    return page(request, "try_picture.html.j2", job=job_id, found=found)
 
 
 @router.post("/jobs/{job_id}/units/{layer:path}/{unit:int}/try")
 async def try_words(
-    request: Request, reader: Tries, job_id: str, layer: str, unit: int
+    request: Request,
+    calls: Asks,
+    job_id: str,
+    layer: str,
+    unit: Annotated[int, Path(le=MAX_UNIT)],
 ) -> Response:
     words = (await read_body(request, 4 * trying.MAX_WORDS)).decode(errors="replace")
-
-    def draw() -> Response:
-        record = reader.read(
-            lambda session: reader.record(session, reader.find(session, job_id), layer, unit)
-        )
-        answer = trying.draw_words(reader.trial(job_id), layer, unit, words, record)
-        return page(request, "try_words.html.j2", answer=answer)
-
-    return await run_in_threadpool(draw)
+    asked = pb2.TryWordsRequest(job_id=job_id, layer=layer, unit=unit, words=words)
+    tried = from_message(await calls.ask(asked, pb2.TryWordsResponse), TriedWords)
+    return page(request, "try_words.html.j2", answer=view_words(tried))
 
 
 def elsewhere(request: Request) -> Response:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +18,8 @@ from dnd.artifacts import ArtifactStore
 from dnd.clients import Services
 from dnd.errors import DndError, FailedPrecondition, InvalidInput, Overloaded
 from dnd.images import decode_image, encode_png, encode_thumbnail
-from dnd.report.scale import Scale
 from dnd.stages import Plan
+from dnd.trials import ExcitedUnit, MeasuredImage, TriedWords
 from dnd.types import ImageSet, OrError, Priority, RequestContext
 from dnd_services.coordinator.frozen import plan_of
 from dnd_services.coordinator.models import JobLayerRow, JobRow, UnitRow
@@ -32,7 +31,8 @@ NUM_SHOWN = 24
 LEAST_SHARE = 0.95
 MAX_WORDS = 100
 MAX_AT_ONCE = 2
-_SHOWN_SIDE, _QUALITY = 224, 82
+SHOWN_SIDE = 320
+_QUALITY = 82
 _GREY = (127, 127, 127)
 _GLOW = np.array([255, 90, 31], np.float32)
 _turns = threading.BoundedSemaphore(MAX_AT_ONCE)
@@ -66,35 +66,34 @@ class Lit:
 
     Attributes:
         share: Of the probe images that excite it less, 0 to 1.
-        activation: As text.
-        picture: Data URI: the picture, and over it where covering it lowers the activation.
+        score: Distance from the mean of the probe images, in standard deviations.
+        probe_mean: Of its activations on the probe images.
+        drops: (GRID, GRID) by how much covering each square lowers the activation, >= 0.
     """
 
     layer: str
     unit: int
     label: str
+    activation: float
     share: float
-    activation: str
-    picture: str
+    score: float
+    probe_mean: float
+    drops: np.ndarray
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A drawing or an exemplar with the unit's activation; `fraction` is 0 to 1."""
+@contextmanager
+def turn() -> Iterator[None]:
+    """One of the few who may try something at the same time.
 
-    picture: str
-    activation: str
-    fraction: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Drawings of words beside a unit's exemplars, both most activating first."""
-
-    words: str
-    drawings: tuple[Drawn, ...]
-    exemplars: tuple[Drawn, ...]
-    num_above: int
+    Raises:
+        Overloaded: There are too many.
+    """
+    if not _turns.acquire(blocking=False):
+        raise Overloaded("Others are trying something: try again in a few seconds.")
+    try:
+        yield
+    finally:
+        _turns.release()
 
 
 def open_trial(session: Session, job: JobRow, services: Services) -> Trial:
@@ -124,43 +123,49 @@ def _labelled(session: Session, layer: JobLayerRow) -> tuple[Labelled, ...]:
     return tuple(Labelled(unit, labels[0]) for unit, labels in rows if labels)
 
 
-def light_up(trial: Trial, data: bytes) -> list[Lit]:
+def shrink(data: bytes) -> Image.Image:
+    """A picture from a stranger, as it is shown to the network.
+
+    Raises:
+        BadImage: It cannot be read.
+    """
+    image = decode_image(data)
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return image
+
+
+def light_up(trial: Trial, image: Image.Image) -> list[Lit]:
     """The labelled units that a picture excites more than 95 % of the probe images, at most 24.
 
     Where a unit looks is measured by covering: the picture is shown once for each square of a grid
     that is covered with grey, and the map is by how much that lowers the activation.
 
     Args:
-        data: An encoded image.
-
-    Raises:
-        BadImage: It cannot be read.
-        Overloaded: Others are trying something.
+        image: As of `shrink`.
     """
-    image = decode_image(data)
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     artifacts = trial.services.artifacts
-    refs = tuple(artifacts.put_bytes(encode_png(one)) for one in (image, *_covered(image)))
     names = [layer for layer, _, units in trial.layers if units]
-    with _turn():
-        measured = _good(
-            trial.services.activations.measure_images(
-                trial.plan.model,
-                names,
-                [ImageSet("", refs)],
-                trial.plan.profile.index.pooling,
-                0,
-                trial.plan.digest("target"),
-            )
+    if not names:
+        return []
+    refs = tuple(artifacts.put_bytes(encode_png(one)) for one in (image, *_covered(image)))
+    measured = _good(
+        trial.services.activations.measure_images(
+            trial.plan.model,
+            names,
+            [ImageSet("", refs)],
+            trial.plan.profile.index.pooling,
+            0,
+            trial.plan.digest("target"),
         )
-        found: list[tuple[float, Lit]] = []
-        for layer, index_ref, units in trial.layers:
-            if not units:
-                continue
-            values = artifacts.get_array(measured.activations_refs[names.index(layer)])
-            probe = _probe_activations(trial, index_ref)
-            found += _excited(image, layer, units, np.asarray(values), probe)
-    return [lit for _, lit in sorted(found, key=lambda pair: -pair[0])[:NUM_SHOWN]]
+    )
+    found: list[Lit] = []
+    for layer, index_ref, units in trial.layers:
+        if not units:
+            continue
+        values = artifacts.get_array(measured.activations_refs[names.index(layer)])
+        probe = _probe_activations(trial, index_ref)
+        found += _excited(layer, units, np.asarray(values), probe)
+    return sorted(found, key=lambda lit: -lit.score)[:NUM_SHOWN]
 
 
 def _probe_activations(trial: Trial, index_ref: str) -> np.ndarray:
@@ -173,13 +178,12 @@ def _probe_activations(trial: Trial, index_ref: str) -> np.ndarray:
 
 
 def _excited(
-    image: Image.Image,
     layer: str,
     units: Sequence[Labelled],
     values: np.ndarray,
     probe: np.ndarray,
-) -> Iterator[tuple[float, Lit]]:
-    """Units of a layer with their standard scores.
+) -> Iterator[Lit]:
+    """Units of a layer that the picture excites, most unusual first.
 
     Args:
         values: Activations (1 + squares, units); the first on the picture as it is.
@@ -188,26 +192,44 @@ def _excited(
     numbers = [one.unit for one in units]
     own = values[:, numbers]
     before = np.asarray(probe[numbers], np.float32)
+    means = before.mean(1)
     shares = (before < own[0][:, None]).mean(1)
-    scores = (own[0] - before.mean(1)) / np.maximum(before.std(1), 1e-6)
+    scores = (own[0] - means) / np.maximum(before.std(1), 1e-6)
     strongest = np.argsort(-scores, kind="stable")[:NUM_SHOWN]
     for place in strongest:
         if shares[place] < LEAST_SHARE:
             continue
-        drops = np.maximum(own[0, place] - own[1:, place], 0).reshape(GRID, GRID)
-        one = units[place]
-        activation = float(own[0, place])
-        yield (
+        yield Lit(
+            layer,
+            units[place].unit,
+            units[place].label,
+            float(own[0, place]),
+            float(shares[place]),
             float(scores[place]),
-            Lit(
-                layer,
-                one.unit,
-                one.label,
-                float(shares[place]),
-                Scale.of([activation]).text(activation),
-                _uri(_glowing(image, drops)),
-            ),
+            float(means[place]),
+            np.maximum(own[0, place] - own[1:, place], 0).reshape(GRID, GRID),
         )
+
+
+def excited_unit(lit: Lit, image: Image.Image, exemplars: Sequence[float]) -> ExcitedUnit:
+    """What is answered of a unit that a picture excites.
+
+    Args:
+        image: The picture.
+        exemplars: Activations on the unit's exemplars.
+    """
+    span = sum(exemplars) / len(exemplars) - lit.probe_mean if exemplars else 0.0
+    return ExcitedUnit(
+        lit.layer,
+        lit.unit,
+        lit.label,
+        lit.activation,
+        lit.share,
+        min(exemplars) if exemplars else None,
+        max(exemplars) if exemplars else None,
+        (lit.activation - lit.probe_mean) / span if span > 0 else None,
+        _shown(_glowing(image, lit.drops)),
+    )
 
 
 def _covered(image: Image.Image) -> Iterator[Image.Image]:
@@ -223,65 +245,77 @@ def _covered(image: Image.Image) -> Iterator[Image.Image]:
 
 def _glowing(image: Image.Image, drops: np.ndarray) -> Image.Image:
     """The picture, dimmed where covering it changes nothing."""
-    shown = image.copy()
-    shown.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE), Image.Resampling.LANCZOS)
     highest = float(drops.max())
     scaled = drops / highest if highest > 0 else np.zeros_like(drops)
     heat = Image.fromarray((255 * scaled).astype(np.uint8)).resize(
-        shown.size, Image.Resampling.BICUBIC
+        image.size, Image.Resampling.BICUBIC
     )
     weight = np.asarray(heat, np.float32)[..., None] / 255
-    pixels = np.asarray(shown, np.float32)
+    pixels = np.asarray(image, np.float32)
     dimmed = pixels * 0.45 + 0.55 * 235
     mixed = dimmed * (1 - weight) + (pixels * 0.62 + _GLOW * 0.38) * weight
     return Image.fromarray(mixed.astype(np.uint8))
 
 
-def draw_words(
-    trial: Trial, layer: str, unit: int, words: str, record: Mapping[str, Any]
-) -> Answer:
-    """Drawings of words with a unit's activation on each, beside its exemplars.
+def check_words(words: str) -> str:
+    """Words as they are drawn.
 
     Raises:
         InvalidInput: No words, or too many.
-        Overloaded: Others are trying something.
     """
     text = " ".join(words.split())
     if not 1 <= len(text) <= MAX_WORDS or not text.isprintable():
-        raise InvalidInput(f"The words have {len(text)} characters: expected 1 to {MAX_WORDS}.")
+        raise InvalidInput(
+            f"The words have {len(text)} characters: expected 1 to {MAX_WORDS} that can be printed."
+        )
+    return text
+
+
+def draw(trial: Trial, prompt: str) -> ImageSet:
+    """Drawings of a prompt, by the settings of the job."""
+    drawn: ImageSet = _good(stages.synthesize_images(trial.services, trial.plan, [prompt]))
+    return drawn
+
+
+def measure_drawings(
+    trial: Trial,
+    unit: tuple[str, int],
+    words: str,
+    drawn: ImageSet,
+    exemplars: Sequence[tuple[str, float]],
+) -> TriedWords:
+    """Drawings of words with a unit's activation on each, beside its exemplars.
+
+    Args:
+        unit: Layer and index.
+        exemplars: References of the unit's exemplars with its activations, strongest first.
+    """
     plan, services = trial.plan, trial.services
-    with _turn():
-        drawn = _good(stages.synthesize_images(services, plan, [stages.prompt_for(plan, text)]))
-        measured = _good(stages.measure_images(services, plan, [drawn]))
+    layer, number = unit
+    measured = _good(stages.measure_images(services, plan, [drawn]))
     values = services.artifacts.get_array(measured.activations_refs[plan.layers.index(layer)])
     pairs = sorted(
-        zip(drawn.images, map(float, values[:, unit]), strict=True), key=lambda pair: -pair[1]
+        zip(drawn.images, map(float, values[:, number]), strict=True), key=lambda pair: -pair[1]
     )
-    exemplars = [(one["image"], one["activation"]) for one in record["exemplars"]]
-    scale = Scale.of([value for _, value in (*pairs, *exemplars)])
     weakest = min((value for _, value in exemplars), default=float("inf"))
-    return Answer(
-        text,
-        _drawn(services.artifacts, pairs, scale),
-        _drawn(services.artifacts, exemplars, scale),
+    return TriedWords(
+        words,
+        _measured(services.artifacts, pairs),
+        _measured(services.artifacts, exemplars),
         sum(value >= weakest for _, value in pairs),
     )
 
 
-def _drawn(
-    artifacts: ArtifactStore, pairs: Sequence[tuple[str, float]], scale: Scale
-) -> tuple[Drawn, ...]:
+def _measured(
+    artifacts: ArtifactStore, pairs: Sequence[tuple[str, float]]
+) -> tuple[MeasuredImage, ...]:
     return tuple(
-        Drawn(
-            _uri(decode_image(artifacts.get_bytes(ref))), scale.text(value), scale.fraction(value)
-        )
-        for ref, value in pairs
+        MeasuredImage(_shown(decode_image(artifacts.get_bytes(ref))), value) for ref, value in pairs
     )
 
 
-def _uri(image: Image.Image) -> str:
-    data = encode_thumbnail(image, _SHOWN_SIDE, _QUALITY)
-    return "data:image/webp;base64," + base64.b64encode(data).decode()
+def _shown(image: Image.Image) -> bytes:
+    return encode_thumbnail(image, SHOWN_SIDE, _QUALITY)
 
 
 def _good(answers: Sequence[OrError[Any]]) -> Any:
@@ -289,14 +323,3 @@ def _good(answers: Sequence[OrError[Any]]) -> Any:
     if isinstance(answer, DndError):
         raise answer
     return answer
-
-
-@contextmanager
-def _turn() -> Iterator[None]:
-    """One of the few who may try something at the same time."""
-    if not _turns.acquire(blocking=False):
-        raise Overloaded("Others are trying something: try again in a few seconds.")
-    try:
-        yield
-    finally:
-        _turns.release()
