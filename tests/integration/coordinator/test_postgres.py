@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -29,6 +30,7 @@ from dnd_services.coordinator.models import Base, CounterRow, ResultRow, UnitRow
 from dnd_services.coordinator.store import Store
 from dnd_services.coordinator.store.bulk import among, insert_rows, update_rows
 from dnd_services.coordinator.store.counters import Tally, read_counters
+from dnd_services.coordinator.store.search import forget_vectors, list_vectors, write_vectors
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +132,42 @@ def test_many_rows_are_written_as_sqlite_writes_them(url: str, tmp_path: Path) -
         [("k", "new"), ("l", "l")],
         {"n": {"s": 4}},
     )
+
+
+def test_snapshot_stays_as_it_was_while_others_write(url: str) -> None:
+    store = Store(url)
+    migrate(store)
+
+    def count(num: int) -> None:
+        with store.writing() as session:
+            tally = Tally(session)
+            tally.add("job", "unit", "labeled", num)
+            tally.write()
+
+    count(1)
+    with store.snapshot() as session:
+        before = read_counters(session, "job")
+        count(2)
+        session.expunge_all()
+        assert read_counters(session, "job") == before == {"unit": {"labeled": 1}}
+    with store.reading() as session:
+        assert read_counters(session, "job") == {"unit": {"labeled": 3}}
+    store.close()
+
+
+def test_embeddings_are_listed_in_order_and_forgotten(url: str) -> None:
+    store = Store(url)
+    migrate(store)
+    with store.writing() as session:
+        for model in ("m", "n"):
+            write_vectors(session, model, {f"label {n}": np.zeros(4) for n in range(3)})
+    with store.writing() as session:
+        everything = list_vectors(session, ("", ""), 10)
+        assert len(everything) == 6
+        assert list_vectors(session, everything[1], 3) == everything[2:5]
+        forget_vectors(session, everything[:4])
+        assert list_vectors(session, ("", ""), 10) == everything[4:]
+    store.close()
 
 
 def test_transaction_runs_again_when_it_was_ended_because_of_a_deadlock(url: str) -> None:
