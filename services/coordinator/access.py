@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from google.protobuf.message import Message
 
@@ -80,6 +81,7 @@ class Gate:
         self._known: OrderedDict[str, tuple[Token, float]] = OrderedDict()
         self._guesses: OrderedDict[str, list[float]] = OrderedDict()
         self._allowances: OrderedDict[str, _Allowance] = OrderedDict()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         if self.is_open:
             log.warning(
                 "authentication is off: whoever reaches this address may do everything "
@@ -126,11 +128,20 @@ class Gate:
                 "from DND_TOKEN)."
             )
         hashed = hash_secret(authorization.removeprefix(BEARER).strip())
-        now = self._clock()
+        if (token := self._recall(hashed)) is not None:
+            return token
+        lock = self._locks.setdefault(peer, asyncio.Lock())
+        async with lock:  # of one place one after the other, or many at once would all be looked at
+            return self._recall(hashed) or await self._find(hashed, peer)
+
+    def _recall(self, hashed: str) -> Token | None:
+        """A token that was valid a moment ago."""
         known = self._known.get(hashed)
-        if known is not None and now - known[1] < KNOWN_FOR_S:
-            return known[0]
-        if known is None:  # whoever has a valid token is not locked out by a neighbour's guesses
+        return known[0] if known and self._clock() - known[1] < KNOWN_FOR_S else None
+
+    async def _find(self, hashed: str, peer: str) -> Token:
+        now = self._clock()
+        if hashed not in self._known:  # whoever had a valid one is not locked out by a neighbour
             self._check_guesses(peer, now)
         token = await asyncio.to_thread(self._look_up, hashed)
         if token is None:

@@ -23,6 +23,7 @@ from dnd.stages import Captions, Description
 from dnd_services.coordinator import outputs, trying
 from dnd_services.coordinator.models import JobRow, UnitRow
 from dnd_services.coordinator.store import reading
+from dnd_services.coordinator.web.pages import class_names
 from dnd_services.coordinator.web.pages.class_names import ASK_AGAIN_S, ClassNames
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
@@ -349,9 +350,14 @@ async def test_labels_are_searched_by_meaning(desk: Desk, job_id: str) -> None:
 
 
 async def test_classes_of_a_classifier_are_named_where_the_network_names_them(
-    desk: Desk, job_id: str
+    desk: Desk, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unit = next(v.unit for v in desk.units(job_id) if v.layer == "classifier" and v.row.labels)
+    monkeypatch.setattr(class_names, "WAIT_S", 60.0)
+    unit = next(
+        view.unit
+        for view in desk.units(job_id)
+        if view.layer == "classifier" and view.row and view.row.labels
+    )
     with desk.store.writing() as session:
         layers = {layer.layer: layer.place for layer in reading.read_layers(session, job_id)}
         row = session.query(UnitRow).filter_by(job_id=job_id, place=layers["classifier"], unit=unit)
@@ -370,8 +376,9 @@ async def test_classes_of_a_classifier_are_named_where_the_network_names_them(
 
 
 def test_class_names_are_asked_for_once_and_again_when_the_network_was_away(
-    desk: Desk, job_id: str
+    desk: Desk, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(class_names, "WAIT_S", 60.0)
     calls: list[str] = []
 
     def count(method: str) -> Unavailable | None:

@@ -340,7 +340,9 @@ async def test_body_without_an_end_is_refused_and_its_connection_ended(
     monkeypatch.setattr(guarding, "MAX_BODY_BYTES", 4096)
     async with web_port(desk) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(POST + b"Transfer-Encoding: chunked\r\n\r\n" + 5 * b"400\r\n%1024s\r\n" % b"")
+        writer.write(
+            POST + b"Transfer-Encoding: chunked\r\n\r\n" + 5 * (b"400\r\n" + bytes(1024) + b"\r\n")
+        )
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400")
         assert b"connection: close" in head.lower()

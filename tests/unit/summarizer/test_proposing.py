@@ -77,7 +77,8 @@ async def test_order_in_a_caption_changes_no_other_unit_when_the_model_obeys_it(
     prompts: PromptSets, settings: ProposeSettings
 ) -> None:
     def obey(call: ChatCall) -> str:
-        return "hacked" if "hacked" in asked(call) else asked(call).split()[-1].strip('."')
+        words = ("hacked", "door", "rose", "apple", "cat", "kitten", "lion")
+        return next((word for word in words if word in asked(call)), "thing")
 
     evil = UnitCaptions((*CAPTIONS[:4], ORDER), seed=1)
     other = UnitCaptions(("a cat", "a kitten", "a lion"), seed=2)

@@ -7,15 +7,15 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from dnd.clients import Services
 from dnd.errors import DndError
 from dnd_services.coordinator.models import JobRow
 
-ASK_S = 2.0
-"""Time for the activations service to name them, seconds: the page goes without them else."""
+WAIT_S = 0.3
+"""How long a page waits for names that are asked for the first time, seconds."""
 ASK_AGAIN_S = 60.0
 MAX_NETWORKS = 32
 
@@ -23,8 +23,23 @@ Names: TypeAlias = Mapping[str, Sequence[str]]
 """Layer to the names of its units."""
 
 
+@dataclass
+class _Answer:
+    """What is known of a network.
+
+    Attributes:
+        until: When it is asked again, on the clock of `ClassNames`.
+    """
+
+    names: Names = field(default_factory=dict)
+    until: float = math.inf
+    is_there: threading.Event = field(default_factory=threading.Event)
+
+
 class ClassNames:
     """Asks for the names of a network's classes once, and keeps them.
+
+    Loading a network may take long, and its service may be away: pages do without the names then.
 
     Args:
         clock: Seconds that go up.
@@ -32,30 +47,33 @@ class ClassNames:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._known: OrderedDict[tuple[str, str], tuple[Names, float]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], _Answer] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, job: JobRow, services: Services) -> Names:
-        """The names of the classes of a job's network; none if it has none, or is away."""
+        """The names of the classes of a job's network; none where it has none, or is away."""
         key = (job.frozen["model"], job.frozen["digests"].get("target", ""))
         with self._lock:
-            names, until = self._known.get(key, ({}, -math.inf))
-            if self._clock() < until:
-                return names
-        names, until = self._ask(*key, services)
-        with self._lock:
-            self._known[key] = (names, until)
+            answer = self._known.get(key)
+            if answer is not None and self._clock() < answer.until:
+                return answer.names
+            answer = self._known[key] = _Answer()
             while len(self._known) > MAX_NETWORKS:
                 self._known.popitem(last=False)
-        return names
+        threading.Thread(target=self._ask, args=(*key, services, answer), daemon=True).start()
+        answer.is_there.wait(WAIT_S)
+        return answer.names
 
-    def _ask(self, model: str, digest: str, services: Services) -> tuple[Names, float]:
-        """The names, and until when they hold."""
-        client = replace(services.activations, deadline_s=ASK_S)
+    def _ask(self, model: str, digest: str, services: Services, answer: _Answer) -> None:
+        names: Names = {}
+        again = self._clock() + ASK_AGAIN_S
         try:
-            infos, found = client.list_layers(model)
+            infos, found = services.activations.list_layers(model)
+            if found == digest:  # else other weights have its name now
+                names = {one.path: one.unit_names for one in infos if one.unit_names}
+                again = math.inf
         except DndError:  # it is away, or no longer configured
-            return {}, self._clock() + ASK_AGAIN_S
-        if found != digest:  # other weights have its name now
-            return {}, self._clock() + ASK_AGAIN_S
-        return {one.path: one.unit_names for one in infos if one.unit_names}, math.inf
+            pass
+        finally:
+            answer.names, answer.until = names, again
+            answer.is_there.set()
