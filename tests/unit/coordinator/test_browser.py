@@ -115,6 +115,8 @@ def test_pages_are_accessible_in_light_and_dark_and_fit_a_phone(
         f"/jobs/{job_id}/units?layer={unit.layer}",
         f"/jobs/{job_id}/units/{unit.layer}/{unit.unit}",
         "/search?q=a",
+        "/search?q=a&by=meaning",
+        f"/jobs/{job_id}/units/classifier/3",
         f"/compare?a={job_id}&b={job_id}&show=all",
         f"/jobs/{job_id}/try?layer={unit.layer}&unit={unit.unit}",
     )
