@@ -230,7 +230,9 @@ async def test_no_route_or_page_reaches_a_job_of_another_tenant(desk: Desk, spec
     places = {"job_id": job_id, "layer": "classifier", "unit": "0", "ref": ref}
     a, b = ({"authorization": bearer(desk, one)} for one in "ab")
     async with serve_web(desk) as http:
-        routes = routes_of(create_app(make_servicer(desk), Gate(desk.store, desk.settings)))
+        routes = routes_of(
+            create_app(make_servicer(desk), Gate(desk.store, desk.settings), Metrics())
+        )
         assert len(routes) > 40
         for method, path in routes:
             if f"{method} {path}" in PLAIN_ROUTES:

@@ -331,7 +331,7 @@ async def test_slow_requests_are_ended(desk: Desk, monkeypatch: pytest.MonkeyPat
         assert b"HTTP" not in await read_to_end(reader)
         writer.close()
         with pytest.raises(BadSetting, match=f"DND_WEB_PORT = {port}"):
-            serving.WebServer(create_app(None, None), "127.0.0.1", port)  # type: ignore[arg-type]
+            serving.WebServer(create_app(None, None, Metrics()), "127.0.0.1", port)  # type: ignore[arg-type]
 
 
 async def test_body_without_an_end_is_refused_and_its_connection_ended(
