@@ -39,8 +39,8 @@ class TrialMethods(Answering):
             with self._store.reading() as session:
                 job = jobs.find_job(session, asked.tenant, request.job_id)
                 trial = trying.open_trial(session, job, self._services)
-            image = trying.shrink(request.image)
-            with trying.turn():
+            with trying.turn():  # decoding takes memory too
+                image = trying.shrink(request.image)
                 lit = trying.light_up(trial, image)
             with self._store.reading() as session:
                 seen = [reading.find_unit(session, job, one.layer, one.unit) for one in lit]
@@ -84,7 +84,8 @@ class TrialMethods(Answering):
         shared = self._settings.share_drawings
         key = frozen.set_key(job.tenant, trial.plan, prompt, shared=shared)
         with self._store.reading() as session:
-            if images := _find_drawings(session, key):
+            images = _find_drawings(session, key)
+            if images and all(ref in self._services.artifacts for ref in images):
                 return ImageSet(frozen.artifact_key(key), images)
             spending.expect_images_left(session, job.tenant, self._budgets.rules_of(job.tenant))
         drawn = trying.draw(trial, prompt)
