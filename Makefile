@@ -39,6 +39,7 @@ lint: setup ## Format, lint, types, import contracts, protos, stubs, generated d
 	$(BIN)/mypy -p dnd -p dnd_services -p dnd_packs.starter.emoji_data
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/buf lint protos
+	$(BIN)/buf breaking protos --against tests/released
 	$(BIN)/python scripts/generate_stubs.py --check
 	$(BIN)/python scripts/generate_docs.py --check
 

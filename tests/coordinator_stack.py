@@ -57,7 +57,7 @@ SPEC = JobSpec(
     seed=7,
 )
 """12 units of two layers: of them dead 1, tied 1, sparse 1."""
-_SOURCE = Path(__file__).parent.parent / "src"
+SOURCE = Path(__file__).parent.parent / "src"
 
 T = TypeVar("T")
 Process = subprocess.Popen[bytes]
@@ -103,6 +103,7 @@ class CoordinatorStack:
 
     Attributes:
         workers: Worker processes by the name they were started under.
+        source: Where the modules are of processes that are started from now on.
     """
 
     folder: Path
@@ -113,6 +114,7 @@ class CoordinatorStack:
     broker: Process | None = None
     coordinator: Process | None = None
     workers: dict[str, Process] = field(default_factory=dict)
+    source: Path = SOURCE
 
     def __post_init__(self) -> None:
         self.broker_port = self.broker_port or free_port()
@@ -221,7 +223,7 @@ class CoordinatorStack:
         }
         environment = {f"DND_{key.upper()}": str(value) for key, value in variables.items()}
         command = [sys.executable, "-m", f"dnd_services.{module}"]
-        return self._spawn(name, command, environment | {"PYTHONPATH": str(_SOURCE)})
+        return self._spawn(name, command, environment | {"PYTHONPATH": str(self.source)})
 
     def _spawn(self, name: str, command: Sequence[str], environment: dict[str, str]) -> Process:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("DND_")}

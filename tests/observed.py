@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import grpc
-from coordinator_stack import SETTINGS, CoordinatorStack, Process
+from coordinator_stack import SETTINGS, SOURCE, CoordinatorStack, Process
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from dnd.artifacts import ArtifactStore
@@ -158,9 +158,10 @@ class Watched(CoordinatorStack):
 
     services: Process | None = None
 
-    def start_services(self) -> None:
-        """Starts the stage services and waits until they serve."""
+    def start_services(self, source: Path) -> None:
+        """Starts the stage services, whose modules are in `source`, and waits until they serve."""
         environment = {
+            "PYTHONPATH": str(source),
             "DND_ARTIFACTS": str(self.fakes.artifacts.root),
             "DND_ENDPOINTS_FILE": str(self._ready_file("services")),
             "DND_LOG_FORMAT": "json",
@@ -202,7 +203,10 @@ class Watched(CoordinatorStack):
 
 @contextmanager
 def watched_stack(
-    folder: Path, environment: Mapping[str, str], **settings: object
+    folder: Path,
+    environment: Mapping[str, str],
+    services_source: Path = SOURCE,
+    **settings: object,
 ) -> Iterator[Watched]:
     """A broker, stage services, a coordinator and one worker, all with this environment."""
     served = _Served(ArtifactStore(folder / "artifacts"), {})
@@ -216,7 +220,7 @@ def watched_stack(
     os.environ.update(environment)
     try:
         stack.start_broker()
-        stack.start_services()
+        stack.start_services(services_source)
         stack.start_coordinator()
         stack.start_workers("worker", metrics_port=port)
         yield stack

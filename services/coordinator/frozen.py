@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dnd import calibration, keys, profiles, stages
+from dnd.errors import VersionSkew
 from dnd.jobs import Method
 from dnd.profiles import Profile
 from dnd.stages import Plan
@@ -55,8 +56,18 @@ def method_of(job: JobRow) -> Method:
 
 
 def plan_of(job: JobRow) -> Plan:
-    """The plan of a job, the same for all of its units."""
-    return make_plan(job.frozen)
+    """The plan of a job, the same for all of its units.
+
+    Raises:
+        VersionSkew: A later version has made the job, and frozen it to what this one cannot read.
+    """
+    try:
+        return make_plan(job.frozen)
+    except (KeyError, TypeError, ValueError) as error:
+        raise VersionSkew(
+            f"Job {job.id} was made by a newer version: {type(error).__name__}: {error}. Upgrade "
+            "this process, too."
+        ) from None
 
 
 def make_plan(frozen: Mapping[str, Any]) -> Plan:

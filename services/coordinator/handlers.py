@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from dnd import calibration, stages
 from dnd.calibration import Bank, Calibration, LabelDrawn
-from dnd.errors import BadAnswer, DndError, Internal, TooFewResults
+from dnd.errors import BadAnswer, DndError, Internal, TooFewResults, VersionSkew
 from dnd.jobs import UnitState
 from dnd.stages import Captions, Description, Plan
 from dnd.types import (
@@ -90,9 +90,16 @@ def handle(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
     """Does the work of a group; one result or error for each of its rows.
 
     Raises:
+        VersionSkew: A later version has added this kind of work.
         DndError: The call failed as a whole.
     """
-    return _HANDLERS[group.stage, group.scope](bench, plan, group)
+    handler = _HANDLERS.get((group.stage, group.scope))
+    if handler is None:
+        raise VersionSkew(
+            f"This worker does not know work of stage {group.stage!r} on {group.scope!r}: it is of "
+            "an older version than the coordinator. Upgrade it."
+        )
+    return handler(bench, plan, group)
 
 
 def _index_shards(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dnd import logs, telemetry
-from dnd.errors import DndError, Kind, kind_of
+from dnd.errors import Cancelled, DndError, Kind, kind_of
 from dnd_services.coordinator import states
 from dnd_services.coordinator.claiming import Group
 from dnd_services.coordinator.store import Store
@@ -53,7 +53,8 @@ class GroupSpan:
             else "",
         )
         if report.failed_whole:
-            log.warning("stage %s failed as a whole: %s", group.stage, bad[0].message)
+            level = logging.INFO if isinstance(bad[0], Cancelled) else logging.WARNING
+            log.log(level, "stage %s failed as a whole: %s", group.stage, bad[0].message)
             telemetry.fail(type(bad[0]).__name__)
         else:
             self._log_failures(report.outcomes)

@@ -23,6 +23,7 @@ from dnd.errors import (
     DndError,
     Internal,
     InvalidInput,
+    VersionSkew,
     code_number,
     item_error_from_wire,
 )
@@ -122,12 +123,18 @@ def enum_member(number: int, descriptor: EnumDescriptor, cls: type[Enum]) -> Any
     """The member of `cls` for a protobuf number.
 
     Raises:
-        InvalidInput: The number is unspecified or unknown.
+        InvalidInput: The number is unspecified.
+        VersionSkew: A later version has added it.
     """
     member = _members(descriptor, cls).get(number)
     if member is None:
         value = descriptor.values_by_number.get(number)
-        name = value.name.removeprefix(enum_prefix(descriptor) + "_") if value else str(number)
+        if value is None:
+            raise VersionSkew(
+                f"{descriptor.name} is {number}, which this version does not know: whoever sent it "
+                "is of a newer one. Upgrade this side, too."
+            )
+        name = value.name.removeprefix(enum_prefix(descriptor) + "_")
         choices = ", ".join(member.name for member in cls)
         raise InvalidInput(f"{descriptor.name} is {name}: expected one of {choices}.")
     return member

@@ -19,6 +19,7 @@
     ├── BadAnswer                 a model answered nonsense
     ├── Transient                 the same request may succeed later, nobody is to blame
     │   ├── Unavailable           a service is not up
+    │   ├── VersionSkew           the other side is of a newer version, in the middle of an upgrade
     │   ├── Overloaded            admission is full
     │   ├── DeadlineExceeded
     │   ├── Cancelled
@@ -135,6 +136,10 @@ class Unavailable(Transient):
     """The service cannot be reached or is shutting down."""
 
 
+class VersionSkew(Transient):
+    """One side does not know what the other one means: a rolling upgrade is on its way."""
+
+
 class Overloaded(Transient):
     """Admission is full; carries `retry_after_s`."""
 
@@ -200,6 +205,7 @@ CODES: dict[type[DndError], str] = {
     BadAnswer: "DATA_LOSS",
     Transient: "UNAVAILABLE",
     Unavailable: "UNAVAILABLE",
+    VersionSkew: "UNAVAILABLE",
     Overloaded: "RESOURCE_EXHAUSTED",
     DeadlineExceeded: "DEADLINE_EXCEEDED",
     Cancelled: "CANCELLED",
@@ -243,6 +249,7 @@ _BY_CODE: dict[str, type[DndError]] = {
     "FAILED_PRECONDITION": FailedPrecondition,
     "INTERNAL": Internal,
     "UNAVAILABLE": Unavailable,
+    "UNIMPLEMENTED": VersionSkew,
 }
 
 

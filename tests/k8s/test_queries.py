@@ -222,6 +222,75 @@ def test_alert_is_computed_from_series_that_are_there(
         assert ask(prometheus, "query", query=series)["result"], series
 
 
+# What makes each alert fire, and nothing else: values a minute apart, as promtool writes them.
+QUIET = {
+    "dnd_record_up": "1x60",
+    'dnd_held_back{stage="caption"}': "0x60",
+    'dnd_open_items{stage="caption"}': "5x60",
+    'dnd_worker_threads{stage="caption"}': "2x60",
+    'dnd_backlog_seconds{stage="caption"}': "60x60",
+    'dnd_task_items_total{stage="caption"}': "0+60x60",
+    'dnd_failed_items_total{stage="caption", kind="item"}': "0+1x60",
+    'dnd_rpcs_total{method="/m", code="INTERNAL"}': "0x60",
+    'dnd_items_total{app_kubernetes_io_component="captioner"}': "0+60x60",
+    'dnd_refused_items_total{app_kubernetes_io_component="captioner"}': "0+1x60",
+    'dnd_wait_seconds_bucket{app_kubernetes_io_component="captioner", le="5"}': "0+60x60",
+    'dnd_wait_seconds_bucket{app_kubernetes_io_component="captioner", le="10"}': "0+60x60",
+    'dnd_wait_seconds_bucket{app_kubernetes_io_component="captioner", le="+Inf"}': "0+60x60",
+}
+FIRES = {
+    "DndCoordinatorSilent": {"dnd_record_up": "_x60"},
+    "DndRecordUnreachable": {"dnd_record_up": "0x60"},
+    "DndStageHeldBack": {'dnd_held_back{stage="caption"}': "1x60"},
+    "DndStageWithoutWorker": {'dnd_worker_threads{stage="caption"}': "0x60"},
+    "DndNothingMoves": {
+        'dnd_task_items_total{stage="caption"}': "9x60",
+        'dnd_failed_items_total{stage="caption", kind="item"}': "0x60",
+    },
+    "DndBacklogLong": {'dnd_backlog_seconds{stage="caption"}': "20000x60"},
+    "DndDefects": {'dnd_rpcs_total{method="/m", code="INTERNAL"}': "0+1x60"},
+    "DndItemsFail": {'dnd_failed_items_total{stage="caption", kind="item"}': "0+9x60"},
+    "DndRefusing": {'dnd_refused_items_total{app_kubernetes_io_component="captioner"}': "0+90x60"},
+    "DndWaiting": {
+        'dnd_wait_seconds_bucket{app_kubernetes_io_component="captioner", le="5"}': "0+30x60"
+    },
+}
+
+
+def test_each_alert_fires_for_its_reason_and_for_no_other(tmp_path: Path) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    assert set(FIRES) == {rule["alert"] for rule in RULES}
+    (tmp_path / "alerts.yaml").write_text(yaml.safe_dump({"groups": GROUPS}))
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [
+                {"series": name, "values": values} for name, values in (QUIET | changed).items()
+            ],
+            "promql_expr_test": [
+                {
+                    "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+                    "eval_time": "60m",
+                    "exp_samples": [{"labels": f'{{alertname="{a}"}}', "value": 1} for a in alert],
+                }
+            ],
+        }
+        for alert, changed in [((), {}), *(((name,), some) for name, some in FIRES.items())]
+    ]
+    given = {"rule_files": ["alerts.yaml"], "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(given))
+    done = subprocess.run(
+        ["promtool", "test", "rules", "tests.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_every_alert_has_its_runbook() -> None:
     text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
     headings = {line.lstrip("# ").lower() for line in text.splitlines() if line.startswith("### ")}

@@ -153,6 +153,11 @@ def error_of(error: grpc.RpcError, service: str) -> DndError:
     pushback = trailers.get(RETRY_KEY)
     if not reason and code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
         details = f"The {service} service did not answer: {details}"
+    if code == "UNIMPLEMENTED":
+        details = (
+            f"The {service} service does not know this method: it is of an older version than its "
+            "caller. Upgrade it."
+        )
     return from_wire(
         reason, code, details, retry_after_s=int(pushback) / 1000 if pushback else None
     )

@@ -12,11 +12,12 @@ from typing import Any
 import grpc
 
 from dnd import logs, telemetry
-from dnd.errors import CODES, DndError, Internal
+from dnd.errors import CODES, DndError, Internal, VersionSkew
 from dnd.serving.metrics import Metrics
 
 log = logging.getLogger("dnd.server")
 
+_COORDINATOR = "/dnd.v1.CoordinatorService/"
 _UNCOUNTED = ("/grpc.health.", "/grpc.reflection.")
 REASON_KEY = "dnd-reason"
 RETRY_KEY = "grpc-retry-pushback-ms"
@@ -56,6 +57,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             code = "OK"
             with answering(method, request, _parent(context)):
                 try:
+                    expect_known_fields(method, request)
                     return await behaviour(request, context)
                 except (Exception, asyncio.CancelledError) as error:
                     code = _note(error)
@@ -71,6 +73,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             code = "OK"
             with answering(method, request, _parent(context)):
                 try:
+                    expect_known_fields(method, request)
                     async for response in behaviour(request, context):
                         yield response
                 except (Exception, asyncio.CancelledError) as error:
@@ -101,6 +104,27 @@ def answering(method: str, request: Any, parent: str) -> Iterator[None]:
         telemetry.span(method.lstrip("/"), telemetry.SERVER, parent, attributes),
     ):
         yield
+
+
+def expect_known_fields(method: str, request: Any) -> None:
+    """Refuses a request with fields that a later version has added: without them it means less.
+
+    What is new in its context is left out: that says nothing of what is to be done. The coordinator
+    looks itself at what it must not misread: its callers are told at once, and need not wait.
+
+    Raises:
+        VersionSkew: It has such fields.
+    """
+    if method.startswith(_COORDINATOR):
+        return
+    request.context.DiscardUnknownFields()
+    size = request.ByteSize()
+    request.DiscardUnknownFields()
+    if request.ByteSize() != size:
+        raise VersionSkew(
+            f"{method}: the request has fields that this server does not know: it is of an older "
+            "version than its caller. Upgrade it."
+        )
 
 
 def rpc_attributes(method: str) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import urllib.request
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
@@ -18,7 +17,8 @@ from prometheus_client import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-PACKAGE = "describe-and-dissect"
+from dnd.version import VERSION
+
 BATCH_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
 
 
@@ -72,13 +72,8 @@ class Metrics:
 
 def describe_process(registry: CollectorRegistry) -> None:
     """Adds what every process shows: its version, memory, CPU time and open files."""
-    try:
-        number = version(PACKAGE)
-    except PackageNotFoundError:  # an image holds the files, and is named by its tag
-        number = "unknown"
-    Gauge("dnd_build_info", "The version, as a label", ["version"], registry=registry).labels(
-        number
-    ).set(1)
+    build = Gauge("dnd_build_info", "The version, as a label", ["version"], registry=registry)
+    build.labels(VERSION).set(1)
     ProcessCollector(registry=registry)
 
 

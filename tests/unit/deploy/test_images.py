@@ -21,6 +21,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from dnd.settings import ServerSettings, load
+from dnd.version import VERSION
 from dnd_services.coordinator.settings import CoordinatorSettings, WorkerSettings
 
 LOCKS = sorted((ROOT / "deploy" / "docker" / "locks").glob("*.txt"))
@@ -185,3 +186,10 @@ def test_compose_containers_are_unprivileged() -> None:
         image, _, tag = one["image"].partition(":")
         assert tag not in ("", "latest")
         assert image == "redis" or image.removeprefix("dnd-") in IMAGES
+
+
+def test_version_that_processes_show_is_that_of_the_distribution_and_its_images() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == VERSION
+    base = yaml.safe_load((ROOT / "deploy" / "k8s" / "base" / "kustomization.yaml").read_text())
+    assert {image["newTag"] for image in base["images"]} == {VERSION}

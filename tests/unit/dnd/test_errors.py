@@ -34,7 +34,8 @@ def test_error_survives_the_wire(cls: type[DndError]) -> None:
 def test_code_decides_when_a_stranger_answers() -> None:
     assert type(errors.from_wire("", "UNAVAILABLE", "")) is errors.Unavailable
     assert type(errors.from_wire("NoClassOfOurs", "NOT_FOUND", "")) is errors.NotFound
-    assert type(errors.from_wire("", "UNIMPLEMENTED", "")) is DndError
+    assert type(errors.from_wire("", "UNIMPLEMENTED", "")) is errors.VersionSkew
+    assert type(errors.from_wire("", "ABORTED", "")) is DndError
 
 
 @pytest.mark.parametrize(
