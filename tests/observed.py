@@ -46,7 +46,8 @@ class Served:
         )
 
     def __getattr__(self, name):
-        method = getattr(type(self._fake), name).__wrapped__
+        method = getattr(type(self._fake), name)
+        method = getattr(method, "__wrapped__", method)  # a later version has more methods
         async def answer(request, context):
             if os.environ.get("FAIL_ONCE") == name:
                 del os.environ["FAIL_ONCE"]

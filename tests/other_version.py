@@ -56,7 +56,8 @@ def generate(protos: Path, target: Path) -> None:
     arguments = [f"-I{protos}", f"--python_out={target}", f"--grpc_python_out={target}"]
     files = map(str, sorted(protos.rglob("*.proto")))
     assert protoc.main(["protoc", *arguments, *files]) == 0
-    (target / "dnd" / "v1" / "__init__.py").write_text("")
+    for package in ("dnd", "dnd/v1"):
+        (target / package / "__init__.py").write_text("")
 
 
 def make_next_version(folder: Path) -> Path:
@@ -69,6 +70,7 @@ def make_next_version(folder: Path) -> Path:
         text = re.sub(r"response_serializer=(\S+\.SerializeToString)", _say_more, file.read_text())
         text = re.sub(r"request_serializer=(\S+\.SerializeToString)", _ask_more, text)
         file.write_text(text)
+    (source / "dnd" / "__init__.py").unlink()
     for path in (ROOT / "src" / "dnd").iterdir():
         if path.name not in ("v1", "__pycache__"):
             (source / "dnd" / path.name).symlink_to(path)

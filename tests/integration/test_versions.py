@@ -35,7 +35,8 @@ with grpc.insecure_channel(address) as channel:
         job = stub.GetJob(pb2.GetJobRequest(job_id=job.id)).job
     found = stub.ListLabels(pb2.ListLabelsRequest(job_id=job.id, page_size=100)).units
     labels = [[unit.layer, unit.unit, list(unit.labels)] for unit in found]
-print(json.dumps({"job": job.id, "state": pb2.JobState.Name(job.state), "labels": labels}))
+state = pb2.JobState.Name(job.state)
+print(json.dumps({"job": job.id, "state": state, "labels": labels, "stubs": pb2.__file__}))
 """
 
 # The dnd of the next version: what it can say to this one.
@@ -125,6 +126,7 @@ def test_client_of_the_last_release_gets_the_labels_that_ours_gets(
 ) -> None:
     generate(RELEASED, tmp_path)
     seen = run_client(OLD_CLIENT, tmp_path, stack)
+    assert Path(seen["stubs"]).is_relative_to(tmp_path)
     assert seen["state"] == "JOB_STATE_COMPLETED"
     with stack.client("default") as client:
         ours = [[unit.layer, unit.unit, list(unit.labels)] for unit in client.labels(seen["job"])]
