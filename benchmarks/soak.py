@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -50,7 +51,7 @@ class Seen:
         states: Units of ended jobs by state.
         wrong: Jobs that did not end as they should have, and why.
         errors: Calls of the API that failed, by class.
-        rss: (seconds, bytes) by process, of those that are never restarted.
+        memory: (seconds, bytes) by process, of those that are never restarted.
     """
 
     num_jobs: int = 0
@@ -58,7 +59,7 @@ class Seen:
     wrong: list[str] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     num_restarts: int = 0
-    rss: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
+    memory: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
 
 
 def soak(stack: Stack, seconds: float, seen: Seen) -> None:
@@ -73,7 +74,7 @@ def soak(stack: Stack, seconds: float, seen: Seen) -> None:
             time.sleep(SAMPLE_S)
             now = time.monotonic()
             for name in WATCHED:
-                seen.rss.setdefault(name, []).append((now - started, stack.rss(name)))
+                seen.memory.setdefault(name, []).append((now - started, memory_of(stack, name)))
             if now - restarted > RESTART_S and now - started < seconds:
                 restarted = now
                 restart(stack, next(turns), seen)
@@ -109,6 +110,12 @@ def look(client: Client, job: Job, seen: Seen) -> Job | None:
     return None
 
 
+def memory_of(stack: Stack, name: str) -> int:
+    """Resident memory of a process, without the pages of files that it has mapped, bytes."""
+    memory = psutil.Process(stack.processes[name].pid).memory_info()
+    return int(memory.rss - memory.shared)
+
+
 def restart(stack: Stack, name: str, seen: Seen) -> None:
     """Kills a worker, or every second time ends it as an operator would, and starts it again."""
     stack.stop(name, kill=bool(seen.num_restarts % 2))
@@ -130,6 +137,12 @@ def slope(samples: Sequence[tuple[float, int]]) -> tuple[float, float]:
     return float(fitted), float(np.sqrt(covariance[0, 0]))
 
 
+def _ends(samples: Sequence[tuple[float, int]]) -> tuple[Sequence[tuple[float, int]], ...]:
+    """The first and the last of ten stretches."""
+    num = max(len(samples) // STRETCHES, 1)
+    return samples[:num], samples[-num:]
+
+
 def report(seen: Seen, minutes: float) -> None:
     states = ", ".join(f"{num} {state.value}" for state, num in seen.states.items())
     CONSOLE.print(
@@ -139,9 +152,15 @@ def report(seen: Seen, minutes: float) -> None:
     )
     for line in seen.wrong:
         CONSOLE.print(line)
-    table = Table("resident memory", "samples", "first, MiB", "last, MiB", "MiB an hour")
-    for name, samples in seen.rss.items():
-        first, last = samples[0][1] / 2**20, samples[-1][1] / 2**20
+    table = Table(
+        "resident memory of its own",
+        "samples",
+        "first tenth, MiB",
+        "last tenth, MiB",
+        "MiB an hour",
+    )
+    for name, samples in seen.memory.items():
+        first, last = (np.mean([size for _, size in some]) / 2**20 for some in _ends(samples))
         grown, error = slope(samples)
         table.add_row(
             name, str(len(samples)), f"{first:.0f}", f"{last:.0f}", f"{grown:+.1f} ± {error:.1f}"
