@@ -84,6 +84,7 @@ class StageClient:
             self.pool.channel() as channel,
             telemetry.span(f"{service}/{method}", telemetry.CLIENT, attributes=attributes),
         ):
+            request.context.trace_id = telemetry.trace_of(telemetry.traceparent())  # type: ignore[attr-defined]
             rpc = getattr(stub_class(channel), method)
             how: dict[str, Any] = {
                 "timeout": self.deadline_s,

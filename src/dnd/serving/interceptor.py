@@ -17,6 +17,8 @@ from dnd.serving.metrics import Metrics
 
 log = logging.getLogger("dnd.server")
 
+_MAX_ID = 64
+"""Characters of an id in lines and spans: who calls may send what they like."""
 _COORDINATOR = "/dnd.v1.CoordinatorService/"
 _UNCOUNTED = ("/grpc.health.", "/grpc.reflection.")
 REASON_KEY = "dnd-reason"
@@ -97,10 +99,11 @@ def answering(method: str, request: Any, parent: str) -> Iterator[None]:
         request: It names the job in its context, or asks about one.
         parent: The caller's `traceparent`; empty for none.
     """
-    job = request.context.job or getattr(request, "job_id", "")
+    job = (request.context.job or getattr(request, "job_id", ""))[:_MAX_ID]
     attributes = {**rpc_attributes(method), **({"dnd.job": job} if job else {})}
     with (
-        logs.bound(job=job),
+        # The trace of the caller, for lines of a server that sends no traces itself.
+        logs.bound(job=job, trace=request.context.trace_id[:_MAX_ID]),
         telemetry.span(method.lstrip("/"), telemetry.SERVER, parent, attributes),
     ):
         yield
