@@ -9,6 +9,10 @@ BIN    := $(VENV)/bin
 # variables from Secrets; the official images of PostgreSQL and Redis run as user 999.
 CHECKOV_SKIPS := CKV_K8S_15,CKV_K8S_35,CKV_K8S_40,CKV_K8S_43
 
+# Schemas of KEDA's, cert-manager's and the Prometheus operator's resources, made from their Go types.
+CRD_MODELS := @kubernetes-models/keda@2.0.0 @kubernetes-models/cert-manager@6.0.0 \
+  @kubernetes-models/prometheus-operator@6.0.0
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types proto chaos e2e bench bench-quality up down docs clean k8s-check
 
@@ -55,8 +59,11 @@ e2e: setup ## The whole system on the starter pack, as a user runs it
 k8s-check: setup ## Check deploy/: manifests by schema and by policy (takes kubectl or kustomize)
 	@command -v kustomize >/dev/null || command -v kubectl >/dev/null || { echo "k8s-check: install kubectl 1.21 or later, or kustomize: PyPI has neither"; exit 1; }
 	$(BIN)/python -m pytest tests/k8s tests/unit/deploy
-	@if command -v checkov >/dev/null; then mkdir -p build/k8s && for one in local-cpu gpu spot; do \
-	  kubectl kustomize deploy/k8s/overlays/$$one > build/k8s/$$one.yaml || exit 1; done && \
+	PYTHONPATH=tests $(BIN)/python -m k8s.counts build/k8s
+	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix build/crds $(CRD_MODELS) && \
+	  node tests/k8s/custom_resources.mjs build/crds/node_modules build/k8s/crds/*.json; \
+	  else echo "npm is not installed: custom resources were checked against our own schemas alone"; fi
+	@if command -v checkov >/dev/null; then \
 	  checkov --directory build/k8s --framework kubernetes --compact --quiet --skip-check $(CHECKOV_SKIPS); \
 	  else echo "checkov is not installed (pip install checkov, in an environment of its own): left out"; fi
 

@@ -2,10 +2,13 @@
 
     python scripts/lock_images.py             # for the index that pip is configured for
     python scripts/lock_images.py captioner-cpu
+    python scripts/lock_images.py --suffix cuda
 
 Versions are those of constraints.txt. A lock is for the kind of machine that it is made on: Linux,
-its Python, its processor. Locks of CUDA images are made in the same way where pip is configured for
-a torch with CUDA: `python scripts/lock_images.py --suffix cuda`.
+its Python, its processor. PyPI's own torch for Linux x86-64 is one with CUDA: locks of CUDA images
+name exactly that (`===` takes no local version such as 2.13.0+cpu, which pip would prefer where it
+is offered). pip reads metadata for this and downloads no wheel where the index has them apart;
+NVIDIA's libraries, which constraints.txt does not name, are what that torch asks for.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ROOT / "deploy" / "docker" / "locks"
-TORCH = "torch==2.13.0"
+TORCH = {"cpu": "torch==2.13.0", "cuda": "torch===2.13.0"}
 
 # Extras of the project by image. What has torch in it differs between CPU and CUDA.
 PLAIN = {"coordinator": "coordinator", "summarizer": "summarizer"}
@@ -86,7 +89,7 @@ def main() -> int:
     known = locks_of(asked.suffix)
     for name in asked.names or known:
         extra, model = known[name]
-        torch = [TORCH] if name.endswith(asked.suffix) else []
+        torch = [TORCH[asked.suffix]] if name.endswith(asked.suffix) else []
         lines = resolve(f".[{extra}]", *torch)
         if model:
             lines += resolve("--no-deps", model)

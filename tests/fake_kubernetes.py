@@ -144,7 +144,7 @@ def serve(cluster: FakeCluster) -> Iterator[ClusterApi]:
 def healthy() -> FakeCluster:
     """A deployment on which nothing is wrong, with two nodes of two GPUs."""
     cluster = FakeCluster()
-    gpus = ("activations", "captioner", "synthesizer", "scorer")
+    gpus = ("activations", "captioner", "synthesizer", "scorer", "judge")
     for name in DEPLOYMENTS:
         cluster.put("/apis/apps/v1/namespaces/dnd/deployments", deployment(name, name in gpus))
         cluster.put("/api/v1/namespaces/dnd/pods", pod(name))

@@ -90,6 +90,42 @@ def fewest_replicas(
     return high
 
 
+@dataclass(frozen=True)
+class StageSize:
+    """What a stage needs for a job.
+
+    Attributes:
+        item_s: Time of an item on one replica, seconds.
+        work_s: Time of all items on one replica, seconds.
+        replicas: The fewest that end them in time if they are never idle.
+    """
+
+    stage: str
+    num_items: float
+    item_s: float
+    work_s: float
+    replicas: int
+
+
+def size_stages(loads: Sequence[StageLoad], within_s: float) -> list[StageSize]:
+    """The replicas of each stage for a job that is to end within `within_s`.
+
+    At least so many: stages wait for each other at the start and at the end of a job, which
+    `simulate` has in it.
+
+    Raises:
+        FailedPrecondition: A stage has not been measured yet.
+    """
+    lines = [_line_of(load) for load in _with_replicas(loads, {})]
+    return [
+        StageSize(
+            one.stage, one.num_items, one.item_s, one.work_s, max(1, ceil(one.work_s / within_s))
+        )
+        for one in lines
+        if one.num_items
+    ]
+
+
 @dataclass
 class _Line:
     """A stage as it is simulated.

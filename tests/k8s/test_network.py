@@ -23,12 +23,13 @@ from k8s.manifests import (
 )
 
 import dnd
-from dnd.clients import SERVICE_NAMES
+from dnd.clients import JUDGE, SERVICE_NAMES
 from dnd.jobs import STAGES
 from dnd.stack.config import WORKERS
 from dnd_services.coordinator import compare, dissections, handlers
 
 Edge = tuple[str, str]
+SERVERS = (*SERVICE_NAMES, JUDGE)
 _SECRET_TARGETS = {"DND_DATABASE": ("postgres", 5432), "DND_REDIS": ("redis", 6379)}
 
 
@@ -71,8 +72,8 @@ def services_called(function: str) -> set[str]:
 
 
 def edges_of_the_code() -> set[Edge]:
-    """Callers and stage services: workers by what their stages do, the coordinator calls all."""
-    edges = {("coordinator", service) for service in SERVICE_NAMES}
+    """Callers and services: workers by what their stages do, the coordinator calls all."""
+    edges = {("coordinator", service) for service in SERVERS}
     for worker, of_worker in WORKERS.items():
         for stage in of_worker:
             for function in functions_of(stage):
@@ -184,7 +185,8 @@ def test_every_target_is_a_service_with_that_port(name: str) -> None:
             assert service["clusterIP"] == "None", "callers choose among all replicas"
             assert int(target[2]) in {port["port"] for port in service["ports"]}
             num_checked += 1
-    assert num_checked == 7 * len(SERVICE_NAMES)  # the coordinator and six workers
+    # The coordinator and six workers; the judge is asked by the coordinator alone.
+    assert num_checked == 7 * len(SERVICE_NAMES) + 1
     for service_name, service in services.items():
         (backend,) = [
             one
@@ -203,7 +205,7 @@ def test_certificates_carry_the_names_that_callers_use(name: str) -> None:
         one["spec"]["secretName"]: one["spec"].get("dnsNames", [])
         for one in of_kind(objects, "Certificate")
     }
-    for service in SERVICE_NAMES:
+    for service in SERVERS:
         assert {service, f"{service}.dnd.svc"} <= set(names[f"{service}-tls"])
     assert "coordinator.dnd.svc" in names["coordinator-tls"]
 
@@ -226,7 +228,7 @@ def test_probes_and_monitors_ask_ports_that_exist(name: str) -> None:
             assert one.ports["metrics"] == int(environment(objects, one)["DND_METRICS_PORT"] or 0)
     for monitor in of_kind(objects, "PodMonitor"):
         watched = matching(objects, monitor["spec"]["selector"])
-        assert len(watched) == 12
+        assert len(watched) == 13
         assert all("metrics" in one.ports for one in watched)
 
 

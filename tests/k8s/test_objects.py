@@ -73,7 +73,8 @@ def test_components_can_be_put_together_otherwise(tmp_path: Path, base: str) -> 
         one["spec"]["scaleTargetRef"]["name"] for one in of_kind(objects, "HorizontalPodAutoscaler")
     }
     deployments = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects, "Deployment")}
-    assert scaled == set(deployments) - {"coordinator"}
+    assert scaled == set(deployments) - {"coordinator", "judge"}
+    assert "replicas" not in deployments["judge"]
     assert not [name for name in scaled if "replicas" in deployments[name]]
     assert "to-collector" in names_of(objects, "NetworkPolicy")
     for one in workloads(objects):

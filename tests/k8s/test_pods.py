@@ -76,7 +76,8 @@ def test_gpu_pods_ask_for_one_and_are_not_started_ahead(name: str) -> None:
             assert one.manifest["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 0
             assert one.mounts()["/dev/shm"]["emptyDir"]["medium"] == "Memory"
             with_gpu[one.name] = resources["limits"]["nvidia.com/gpu"]
-    assert with_gpu == dict.fromkeys(("activations", "captioner", "synthesizer", "scorer"), "1")
+    names = ("activations", "captioner", "synthesizer", "scorer", "judge")
+    assert with_gpu == dict.fromkeys(names, "1")
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

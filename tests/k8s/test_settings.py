@@ -17,7 +17,7 @@ from k8s.manifests import (
     workloads,
 )
 
-from dnd.clients import SERVICE_NAMES
+from dnd.clients import JUDGE, SERVICE_NAMES
 from dnd.settings import ServerSettings, load
 from dnd.stack.config import WORKERS
 from dnd.tls import TlsFiles
@@ -53,8 +53,10 @@ def settings_class(workload: Workload) -> type[ServerSettings]:
         return WorkerSettings
     if workload.name == "coordinator":
         return CoordinatorSettings
-    module = importlib.import_module(f"dnd_services.{workload.name}.__main__")
-    found: type[ServerSettings] = getattr(module, f"{workload.name.capitalize()}Settings")
+    program = "scorer" if workload.name == JUDGE else workload.name
+    assert workload.main["image"].startswith(f"dnd-{program}:")
+    module = importlib.import_module(f"dnd_services.{program}.__main__")
+    found: type[ServerSettings] = getattr(module, f"{program.capitalize()}Settings")
     return found
 
 
@@ -99,7 +101,7 @@ def test_shared_variables_are_read_by_somebody(name: str) -> None:
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_there_is_a_server_for_each_service_and_a_worker_for_each_stage(name: str) -> None:
     found = {one.name: one for one in workloads(overlay(name))}
-    assert set(SERVICE_NAMES) | {"coordinator"} <= set(found)
+    assert {*SERVICE_NAMES, JUDGE, "coordinator"} <= set(found)
     stages = {
         worker.removeprefix("worker-"): tuple(
             str(environment(overlay(name), one)["DND_STAGE"]).split(",")

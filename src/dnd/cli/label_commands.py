@@ -182,7 +182,7 @@ def label(
     "--within-h",
     type=click.FloatRange(min=0, min_open=True),
     metavar="HOURS",
-    help="Say how many replicas of that stage end the job in this time.",
+    help="Say how many replicas of that stage end the job in this time, and what each needs.",
 )
 def estimate(
     spec: JobSpec,
@@ -277,7 +277,7 @@ def print_estimate(found: Estimate, spec: JobSpec, *, ask: bool) -> None:
 
 
 def print_simulation(found: Estimate, stage: str, within_h: float | None) -> None:
-    """Prints how long a job would take with 1, 2, 4, … replicas of a stage.
+    """Prints how long a job would take with 1, 2, 4, … replicas of a stage, and each stage's size.
 
     Raises:
         FailedPrecondition: A stage has not been measured yet.
@@ -291,6 +291,21 @@ def print_simulation(found: Estimate, stage: str, within_h: float | None) -> Non
     print_table(headers, rows, right=headers[:2])
     if within_h is None:
         return
+    sizes = simulation.size_stages(found.stages, within_h * 3600)
+    print_table(
+        ("Stage", "Items", "s per item", "Replica-hours", f"Replicas for {within_h:g} h"),
+        [
+            (
+                one.stage,
+                f"{one.num_items:,.0f}",
+                f"{one.item_s:.3g}",
+                f"{one.work_s / 3600:,.2f}",
+                one.replicas,
+            )
+            for one in sizes
+        ],
+        right=("Items", "s per item", "Replica-hours", f"Replicas for {within_h:g} h"),
+    )
     fewest = simulation.fewest_replicas(found.stages, found.num_units, stage, within_h * 3600)
     if fewest is None:
         limit = simulation.simulate(found.stages, found.num_units, {stage: SIMULATED_REPLICAS[-1]})

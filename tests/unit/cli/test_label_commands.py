@@ -183,6 +183,8 @@ def test_simulates_other_numbers_of_replicas(
     assert "1 10 h 00 min synthesize (100%)" in lines
     assert any(line.startswith("32 ") and "synthesize" in line for line in lines)
     assert "6 replicas of synthesize end it within 2 h." in lines
+    assert "synthesize 4,000 9 10.00 5" in lines
+    assert "summarize 400 1 0.11 1" in lines
     outcome = dnd("estimate", *ENOUGH, "--server", server, "--within-h", "0.1")
     assert "No number of replicas of synthesize ends it within 0.1 h" in outcome.out
 

@@ -99,7 +99,7 @@ def test_scale_and_pause_hold_replicas_until_resumed(cluster: FakeCluster, dnd: 
 def test_wait_returns_once_all_are_ready_and_gives_up_by_name(
     cluster: FakeCluster, dnd: Dnd
 ) -> None:
-    assert dnd("wait").output == "12 Deployments are ready.\n"
+    assert dnd("wait").output == "13 Deployments are ready.\n"
     status = cluster.objects[f"{APPS}/scorer"]["status"]
     status["observedGeneration"] = 2  # the newest version has not been seen yet
     error = dnd("wait", "--timeout", "0").exception
@@ -222,6 +222,21 @@ def test_doctor_finds_that_keda_is_missing_or_blind(cluster: FakeCluster, api: C
     cluster.unknown = ("/apis/keda.sh",)
     (finding,) = examine(read_snapshot(api))
     assert finding.where == "KEDA"
+
+
+def test_doctor_knows_that_the_judges_replicas_are_the_operators(
+    cluster: FakeCluster, api: ClusterApi, dnd: Dnd
+) -> None:
+    managed = {"manager": "dnd", "fieldsV1": {"f:spec": {"f:template": {}}}}
+    judge = cluster.objects[f"{APPS}/judge"]
+    judge["metadata"]["managedFields"] = [managed]
+    cluster.unknown = ("/apis/keda.sh",)
+    assert examine(read_snapshot(api)) == []
+    assert dnd("scale", "judge", "0").output == "judge: 0 replicas.\n"
+    assert judge["spec"]["replicas"] == 0
+    del cluster.objects[f"{APPS}/judge"]
+    (finding,) = examine(read_snapshot(api))
+    assert finding.what == "judge not there"
 
 
 def test_nodes_may_be_out_of_sight(cluster: FakeCluster, api: ClusterApi) -> None:

@@ -10,7 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from dnd.clients import JUDGE
 from dnd.settings import ServerSettings, load
 from dnd.version import VERSION
 from dnd_services.coordinator.settings import CoordinatorSettings, WorkerSettings
@@ -62,7 +63,8 @@ def locked_extras() -> dict[str, str]:
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return {name: extra for name, (extra, _) in module.locks_of("cpu").items()}
+    both = {**module.locks_of("cpu"), **module.locks_of("cuda")}
+    return {name: extra for name, (extra, _) in both.items()}
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -123,7 +125,8 @@ def test_lock_has_what_the_extra_asks_for(path: Path) -> None:
             assert name in locked, f"{path.name} lacks {name}"
             assert asked.specifier.contains(Version(locked[name]), prereleases=True), asked
     for name, version in locked.items():
-        if name not in ("torch", "setuptools"):  # `make setup` does not pin these two
+        # `make setup` does not pin the first two, and installs nothing of CUDA.
+        if not re.match("torch$|setuptools$|nvidia-|cuda-|triton$", name):
             assert pinned.get(name) == version, (
                 f"{path.name}: {name}=={version}, see constraints.txt"
             )
@@ -136,8 +139,21 @@ def test_there_is_a_lock_for_every_image() -> None:
 def test_images_of_what_needs_no_torch_have_none() -> None:
     for path in LOCKS:
         heavy = {"torch", "transformers", "diffusers"} & set(read_lock(path))
-        assert bool(heavy) == path.stem.endswith("-cpu"), path.stem
+        assert bool(heavy) == path.stem.endswith(("-cpu", "-cuda")), path.stem
         assert not {"pip", "pytest", "mypy"} & set(read_lock(path)), path.stem
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
+def test_cuda_is_in_the_locks_that_are_named_so_and_in_no_others(path: Path) -> None:
+    locked = read_lock(path)
+    nvidia = [name for name in locked if name.startswith("nvidia-")]
+    if not path.stem.endswith("-cuda"):
+        assert not nvidia
+        return
+    assert locked["torch"] == "2.13.0", "a build with CUDA has no local version"
+    assert {"nvidia-cublas", "nvidia-cudnn-cu13", "triton"} <= set(locked)
+    cpu = read_lock(path.with_stem(path.stem.replace("-cuda", "-cpu")))
+    assert {name: cpu[name] for name in cpu if name != "torch"}.items() <= locked.items()
 
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "docker" / "compose.yaml").read_text())
@@ -152,8 +168,10 @@ def compose_settings(name: str) -> ServerSettings:
         return load(CoordinatorSettings, [], environ)
     if name.startswith("worker-"):
         return load(WorkerSettings, [], environ)
-    module = importlib.import_module(f"dnd_services.{name}.__main__")
-    cls: type[ServerSettings] = getattr(module, f"{name.capitalize()}Settings")
+    program = "scorer" if name == JUDGE else name
+    assert PROCESSES[name]["image"].startswith(f"dnd-{program}:")
+    module = importlib.import_module(f"dnd_services.{program}.__main__")
+    cls: type[ServerSettings] = getattr(module, f"{program.capitalize()}Settings")
     found = load(cls, [], environ)
     assert {f"DND_{key.upper()}" for key in vars(found)} >= {k for k in environ if k[:4] == "DND_"}
     return found
@@ -161,13 +179,13 @@ def compose_settings(name: str) -> ServerSettings:
 
 def test_compose_runs_every_process_on_loopback_with_ports_of_its_own() -> None:
     settings = {name: compose_settings(name) for name in PROCESSES}
-    assert set(IMAGES) <= set(settings)
+    assert {*IMAGES, JUDGE} <= set(settings)
     ports = [one.metrics_port for one in settings.values()]
     ports += [one.port for name, one in settings.items() if not name.startswith("worker-")]
     assert len(set(ports)) == len(ports)
     coordinator = settings["coordinator"]
     assert isinstance(coordinator, CoordinatorSettings)
-    for service, target in coordinator.stage_targets.items():
+    for service, target in coordinator.targets.items():
         assert target == f"127.0.0.1:{settings[service].port}"
     stages: list[str] = []
     for name, one in settings.items():
@@ -176,6 +194,82 @@ def test_compose_runs_every_process_on_loopback_with_ports_of_its_own() -> None:
             assert one.stage_targets == coordinator.stage_targets, name
             stages += one.stages
     assert len(stages) == len(set(stages)) == 8
+
+
+def test_compose_judges_with_another_model_than_it_selects_with() -> None:
+    models = [PROCESSES[name]["environment"]["DND_MODEL"] for name in ("scorer", JUDGE)]
+    assert len(set(models)) == 2
+
+
+def test_compose_mounts_what_its_processes_read_and_write() -> None:
+    for name in PROCESSES:
+        service, settings = PROCESSES[name], compose_settings(name)
+        mounts = [one.split(":")[1] for one in service.get("volumes", [])]
+        mounts += [f"/run/secrets/{one}" for one in service.get("secrets", [])]
+        if name != "summarizer":  # it reads and writes no artifacts
+            assert settings.artifacts in mounts
+        for key in ("models", "probes", "model", "api_key_file", "database"):
+            path = str(getattr(settings, key, "")).removeprefix("sqlite:///")
+            if path.startswith("/"):
+                assert any(PurePosixPath(path).is_relative_to(one) for one in mounts), (name, path)
+
+
+def test_compose_names_volumes_secrets_and_conditions_that_exist() -> None:
+    services = COMPOSE["services"]
+    asked = set()
+    for name, one in services.items():
+        asked |= set(re.findall(r"\$\{(\w+)\}", str(one)))
+        for source in mounted(one):
+            assert source in COMPOSE["volumes"] or source.startswith("${"), (name, source)
+        assert set(one.get("secrets", [])) <= set(COMPOSE["secrets"])
+        for other, how in one.get("depends_on", {}).items():
+            if how["condition"] == "service_healthy":
+                assert has_healthcheck(services[other]), (name, other)
+            else:
+                assert how["condition"] == "service_completed_successfully"
+                assert "restart" not in services[other]
+        if name != "volumes-ready" and set(COMPOSE["volumes"]) & mounted(one):
+            assert waits_for(name, "volumes-ready"), name
+    asked |= set(re.findall(r"\$\{(\w+)\}", str(COMPOSE["secrets"])))
+    header = (ROOT / "deploy" / "docker" / "compose.yaml").read_text().partition("name:")[0]
+    assert asked == set(re.findall(r"(\w+)=", header))
+
+
+def mounted(service: dict[str, Any]) -> set[str]:
+    """The volumes of a service, or folders of the machine."""
+    return {one.split(":")[0] for one in service.get("volumes", [])}
+
+
+def has_healthcheck(service: dict[str, Any]) -> bool:
+    """Of its own, or that of our image."""
+    image = service["image"].partition(":")[0].removeprefix("dnd-")
+    return "healthcheck" in service or (
+        image in IMAGES and bool(read_dockerfile(image).image.one("HEALTHCHECK"))
+    )
+
+
+def waits_for(name: str, other: str) -> bool:
+    """Whether a service is started after another one, directly or through others."""
+    before = COMPOSE["services"][name].get("depends_on", {})
+    return other in before or any(waits_for(one, other) for one in before)
+
+
+def test_compose_gives_the_gpu_to_model_servers_and_time_to_end_to_all() -> None:
+    with_gpu = set()
+    for name in PROCESSES:
+        service, settings = PROCESSES[name], compose_settings(name)
+        devices = (
+            service.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices")
+        )
+        if devices:
+            assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+            assert getattr(settings, "device", "").startswith("cuda")
+            with_gpu.add(name)
+        grace_s = float(service.get("stop_grace_period", "10s").removesuffix("s"))
+        if not name.startswith("worker-"):
+            assert grace_s > settings.drain_s + 5, name
+        assert has_healthcheck(service)
+    assert with_gpu == {"activations", "captioner", "synthesizer", "scorer", JUDGE}
 
 
 def test_compose_containers_are_unprivileged() -> None:

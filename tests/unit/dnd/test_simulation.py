@@ -6,7 +6,7 @@ import pytest
 
 from dnd.errors import FailedPrecondition, InvalidInput
 from dnd.jobs import StageLoad
-from dnd.simulation import fewest_replicas, simulate
+from dnd.simulation import fewest_replicas, simulate, size_stages
 
 LOADS = (
     StageLoad("index", 4, 5.0, 2, 1),
@@ -65,3 +65,14 @@ def test_unknown_stages_and_numbers_are_refused() -> None:
 
 def test_job_without_units_takes_the_time_of_its_index() -> None:
     assert simulate(LOADS, 0).duration_s == pytest.approx(10.0)
+
+
+def test_each_stage_gets_the_replicas_that_its_work_takes() -> None:
+    sizes = {one.stage: one for one in size_stages(LOADS, 600.0)}
+    drawing = sizes["synthesize"]
+    assert (drawing.item_s, drawing.work_s, drawing.replicas) == (1.0, 5000.0, 9)
+    assert [sizes[stage].replicas for stage in ("index", "caption", "score")] == [1, 1, 1]
+    # At least so many: what the stages wait for each other comes on top.
+    assert fewest_replicas(LOADS, 1000, "synthesize", 600.0) >= 9
+    with pytest.raises(FailedPrecondition, match="caption has not been measured"):
+        size_stages((StageLoad("caption", 10),), 600.0)
