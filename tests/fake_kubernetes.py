@@ -177,7 +177,7 @@ def healthy() -> FakeCluster:
 
 
 DEPLOYMENTS = (
-    *("activations", "captioner", "summarizer", "synthesizer", "scorer", "coordinator"),
+    *("activations", "captioner", "summarizer", "synthesizer", "scorer", "judge", "coordinator"),
     *("worker-index", "worker-exemplars", "worker-caption", "worker-summarize"),
     *("worker-synthesize", "worker-score"),
 )

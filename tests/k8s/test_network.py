@@ -65,10 +65,19 @@ def services_called(function: str) -> set[str]:
                     of_services = isinstance(node.value, ast.Name) and node.value.id == "services"
                     if of_services and node.attr in SERVICE_NAMES:
                         called.add(node.attr)
-                    waiting.append(node.attr)
+                    if not is_of_profile(node):
+                        waiting.append(node.attr)
                 elif isinstance(node, ast.Name):
                     waiting.append(node.id)
     return called
+
+
+def is_of_profile(node: ast.Attribute) -> bool:
+    """Whether it is a section of settings, `profile.dissect`: no function of that name."""
+    owner = node.value
+    return (isinstance(owner, ast.Attribute) and owner.attr == "profile") or (
+        isinstance(owner, ast.Name) and owner.id == "profile"
+    )
 
 
 def edges_of_the_code() -> set[Edge]:
