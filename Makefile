@@ -64,7 +64,7 @@ k8s-check: setup ## Check deploy/: manifests by schema and by policy (takes kube
 	  node tests/k8s/custom_resources.mjs build/crds/node_modules build/k8s/crds/*.json; \
 	  else echo "npm or $(CRD_MODELS) cannot be had: custom resources were checked against our own schemas alone"; fi
 	@if command -v checkov >/dev/null; then \
-	  checkov --directory build/k8s --framework kubernetes --compact --quiet --skip-check $(CHECKOV_SKIPS); \
+	  checkov --directory build/k8s --framework kubernetes --compact --quiet --skip-download --skip-check $(CHECKOV_SKIPS); \
 	  else echo "checkov is not installed (pip install checkov, in an environment of its own): left out"; fi
 
 bench: setup ## Print the tables of benchmarks/
