@@ -35,14 +35,19 @@ _SECRET_TARGETS = {"DND_DATABASE": ("postgres", 5432), "DND_REDIS": ("redis", 63
 
 @functools.cache
 def functions_of_the_method() -> dict[str, list[ast.AST]]:
-    """Functions by name: of the modules of `dnd` that ask services, and of a worker's handlers."""
+    """Functions by name: of the modules of `dnd` that ask services, and of a worker's handlers.
+
+    Functions inside of others are part of those: their names mean nothing elsewhere.
+    """
     files = [
         path for path in Path(dnd.__file__).parent.glob("*.py") if "services." in path.read_text()
     ]
     files += [Path(str(module.__file__)) for module in (handlers, compare, dissections)]
     bodies: dict[str, list[ast.AST]] = {}
     for file in files:
-        for node in ast.walk(ast.parse(file.read_text())):
+        module = ast.parse(file.read_text())
+        classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
+        for node in (*module.body, *(one for cls in classes for one in cls.body)):
             if isinstance(node, ast.FunctionDef):
                 bodies.setdefault(node.name, []).append(node)
     return bodies
