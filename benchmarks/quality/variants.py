@@ -27,6 +27,12 @@ _BASE: Mapping[str, Any] = {
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     BASE: _BASE,
     "three summaries, two captions, pool of 7 (the profile)": {},
+    "the profile, without the probe correlation": {"score.probe_correlation": False},
+    "the profile, probe correlation alone": {"score.function": "probe_correlation"},
+    "the profile, the paper's TopK comparison": {
+        "score.function": "topk_compare",
+        "score.probe_correlation": False,
+    },
     "base, two captions, pool of 8": {
         **_BASE,
         "propose.num_captions": 2,
