@@ -18,7 +18,6 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     FromClause,
-    Integer,
     LargeBinary,
     Table,
     Text,
@@ -111,11 +110,9 @@ def among(
     """Whether a column has one of some values, however many: PostgreSQL gets them as one."""
     if not _is_postgresql(session):
         return attribute.in_(values)
-    array = postgresql.ARRAY(attribute.type)
-    if isinstance(attribute.type, Integer):  # the driver writes lists one by one
-        text = f"{{{','.join(map(str, values))}}}"
-        return attribute == any_(cast(bindparam(None, text, Text()), array))
-    return attribute == any_(bindparam(None, list(values), array))
+    # Not as text that is cast: the planner would not know that it is as good as constant, and would
+    # look through all rows of a job for them.
+    return attribute == any_(bindparam(None, list(values), postgresql.ARRAY(attribute.type)))
 
 
 def _is_postgresql(session: Session) -> bool:
