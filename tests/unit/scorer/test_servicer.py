@@ -359,7 +359,6 @@ async def test_request_frozen_to_other_weights_is_refused(service: Service, meth
     ("changes", "message"),
     [
         ({"function": 0}, "ScoringFunction"),
-        ({"function": 99}, "ScoringFunction"),
         ({"beta": 0}, "settings.beta is 0"),
         ({"num_top_images": 0}, "settings.num_top_images"),
         ({"absent_product": float("nan")}, "settings.absent_product is nan"),
@@ -381,6 +380,15 @@ async def test_settings_out_of_range_are_refused(
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert reason(caught.value) == "InvalidInput"
     assert message in str(caught.value.details())
+    assert not service.batches
+
+
+async def test_scoring_function_of_a_later_version_is_put_back(service: Service) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.score([service.unit()], score_settings(function=99))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert reason(caught.value) == "VersionSkew"
+    assert "ScoringFunction is 99" in str(caught.value.details())
     assert not service.batches
 
 
