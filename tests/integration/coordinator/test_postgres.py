@@ -26,7 +26,14 @@ from dnd.testing import Fakes, start_fakes
 from dnd.testing.postgres import PostgresServer, find_postgres, start_postgres
 from dnd_services.coordinator import states
 from dnd_services.coordinator.migrate import migrate
-from dnd_services.coordinator.models import Base, CounterRow, ResultRow, UnitRow, WorkRow
+from dnd_services.coordinator.models import (
+    Base,
+    CounterRow,
+    LabelVectorRow,
+    ResultRow,
+    UnitRow,
+    WorkRow,
+)
 from dnd_services.coordinator.store import Store
 from dnd_services.coordinator.store.bulk import among, insert_rows, update_rows
 from dnd_services.coordinator.store.counters import Tally, read_counters
@@ -109,6 +116,8 @@ def test_many_rows_are_written_as_sqlite_writes_them(url: str, tmp_path: Path) -
             counter = {"job_id": "j", "name": "n", "state": "s", "num": 2}
             insert_rows(session, CounterRow, [counter], add=["num"])
             insert_rows(session, CounterRow, [counter], add=["num"])
+            vector = {"model": "m", "label": "h", "vector": bytes(range(256))}
+            insert_rows(session, LabelVectorRow, [vector], ignore=True)
         with store.reading() as session:
             asked = [2, 3, 5, 1499, 7000]
             chosen = select(UnitRow).where(among(session, UnitRow.ordinal, asked))
@@ -118,6 +127,7 @@ def test_many_rows_are_written_as_sqlite_writes_them(url: str, tmp_path: Path) -
                     [(u.ordinal, u.labels, u.percentile, u.outputs, u.stage) for u in rows],
                     sorted((r.key, r.ref) for r in session.scalars(select(ResultRow))),
                     read_counters(session, "j"),
+                    session.get_one(LabelVectorRow, ("m", "h")).vector,
                 )
             )
         store.close()
@@ -131,6 +141,7 @@ def test_many_rows_are_written_as_sqlite_writes_them(url: str, tmp_path: Path) -
         ],
         [("k", "new"), ("l", "l")],
         {"n": {"s": 4}},
+        bytes(range(256)),
     )
 
 
