@@ -24,6 +24,7 @@ from dnd.stack import (
     start,
     stop,
 )
+from dnd.stack.probes import with_names_of
 from dnd.tls import tls_of_environment
 from dnd.tokens import read_secret, secret_of_environment
 
@@ -160,11 +161,14 @@ def private_stack(
     It has no judge: labels are evaluated on a stack that stays.
 
     Args:
-        home: The stack lives in the folder "private" of this home.
+        home: The stack lives in the folder "private" of this home, and knows its models and probe
+            sets.
         own_folder: It lives in `home` itself.
         only: Names of the programs to start; all of them if empty.
     """
     place = Home(home if own_folder else Home(home).path / "private")
+    if not own_folder:
+        config = with_names_of(Home(home), config)
     judge = {**config.services[JUDGE], "model": ""}
     config = replace(config, allow_specs=True, services={**config.services, JUDGE: judge})
     with place.lock():

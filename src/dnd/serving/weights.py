@@ -52,7 +52,7 @@ def has_pack(name: str) -> bool:
 
 def _existing(path: Path, name: str) -> Path:
     if not path.exists():
-        raise ModelMissing(f"There are no weights at {name!r}: set DND_MODEL to where they are.")
+        raise ModelMissing(f"There are no weights at {name!r}: name a folder or file.")
     return path.absolute()
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from dnd.errors import ModelMissing
 from dnd.serving.weights import has_pack
+from dnd.stack.config import StackConfig
 from dnd.stack.home import Home
 
 EMOJI_IMAGES = "2000"
@@ -41,6 +43,16 @@ def probes_file(home: Home) -> Path:
     """probes.yaml of the home, written there if it is not."""
     text = _PROBES + (_JUDGE_LINE if has_pack("pack:starter/judge_images") else "")
     return _default_file(home.path / "probes.yaml", text)
+
+
+def with_names_of(home: Home, config: StackConfig) -> StackConfig:
+    """The configuration with the models and probe sets that a home has names for, if it has."""
+    models, probes = home.path / "models.yaml", home.path / "probes.yaml"
+    return replace(
+        config,
+        models=config.models or (str(models) if models.exists() else ""),
+        probes=config.probes or (str(probes) if probes.exists() else ""),
+    )
 
 
 def draw_emoji(home: Home, *, judged: bool) -> list[EmojiDrawing]:

@@ -16,6 +16,7 @@ from dnd.settings import ServerSettings
 from dnd.stack import Home, config, default_yaml, load_config
 from dnd.stack.config import COORDINATOR_KEYS, MORE_KEYS, WORKER_KEYS, WORKERS, parse_config
 from dnd.stack.plan import plan_programs
+from dnd.stack.probes import models_file, with_names_of
 from dnd.stack.processes import Program
 
 # Set by the stack itself, from where things lie in its home.
@@ -179,3 +180,13 @@ def test_every_process_is_told_of_the_bucket_for_artifacts(tmp_path: Path) -> No
     config = parse_config({"artifacts": "s3://bucket/x"}, "test")
     programs = plan_programs(config, Home(tmp_path), "redis://r/0")
     assert {one.environment["DND_ARTIFACTS"] for one in programs} == {"s3://bucket/x"}
+
+
+def test_a_private_stack_takes_the_names_of_its_home(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert with_names_of(home, load_config(None)) == load_config(None)
+    models = models_file(home)
+    named = with_names_of(home, load_config(None))
+    assert (named.models, named.probes) == (str(models), "")
+    theirs = dataclasses.replace(load_config(None), models="/elsewhere/models.yaml")
+    assert with_names_of(home, theirs) == theirs
