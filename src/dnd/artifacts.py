@@ -32,6 +32,7 @@ from obstore.store import LocalStore
 from dnd.errors import BadSetting, DndError, InvalidInput, NotFound, StorageFull, Unavailable
 
 _REF = re.compile(r"sha256:[0-9a-f]{64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _FULL_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL = tuple(f"(os error {number})" for number in _FULL_NUMBERS)
 _LEFT_S = 7 * 24 * 3600.0
@@ -232,14 +233,18 @@ class ArtifactStore:
         return False
 
     def _list(self, kind: str) -> Iterator[Stored]:
+        """What is whole, without obstore's drafts; those that killed processes left are removed."""
         with _storage_errors(self.root):
             for folder in sorted((self.root / kind).glob("*")):
                 with os.scandir(folder) as entries:
                     for entry in entries:
                         with suppress(FileNotFoundError):
                             status = entry.stat()
-                            name = f"{kind}/{folder.name}/{entry.name}"
-                            yield Stored(name, status.st_size, status.st_mtime)
+                            if _DIGEST.fullmatch(entry.name):
+                                name = f"{kind}/{folder.name}/{entry.name}"
+                                yield Stored(name, status.st_size, status.st_mtime)
+                            elif status.st_mtime < time.time() - _LEFT_S:
+                                os.unlink(entry)
 
     def _renew(self, name: str) -> bool:
         """Makes something as new as if it had just been stored; false if it is not there."""

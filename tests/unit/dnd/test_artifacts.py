@@ -146,6 +146,19 @@ def test_draft_of_a_killed_process_is_removed_after_a_week(store: ArtifactStore)
     assert [folder.exists() for folder in folders] == [False, True, True]
 
 
+def test_half_written_files_of_killed_processes_are_not_listed_and_go_after_a_week(
+    store: ArtifactStore,
+) -> None:
+    (found,) = store.root.rglob(store.put_bytes(b"whole").removeprefix("sha256:"))
+    new, old = (found.with_name(f"{found.name}#{number}") for number in (1, 2))  # as obstore's are
+    for draft in (new, old):
+        draft.write_bytes(b"who")
+    week_ago = time.time() - 8 * 24 * 3600
+    os.utime(old, (week_ago, week_ago))
+    assert [stored.num_bytes for stored in store.list_contents()] == [5]
+    assert (new.exists(), old.exists()) == (True, False)
+
+
 def test_error_of_another_kind_passes_through_and_the_draft_is_gone(store: ArtifactStore) -> None:
     with pytest.raises(FileNotFoundError), store.drafts() as folder:
         (folder / "nothing").read_bytes()
