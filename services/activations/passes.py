@@ -123,7 +123,7 @@ class Passes:
         """
         started = time.perf_counter()
         try:
-            result = await self._batcher.run_alone(cast("Callable[[], object]", function))
+            result = await self._batcher.run_alone(function)
         except RuntimeError as error:
             if "shutdown" not in str(error):
                 raise
@@ -132,7 +132,7 @@ class Passes:
             self._metrics.batch_items.observe(num_pictures)
             self._metrics.items.inc(num_pictures)
             self._metrics.batch_seconds.observe(time.perf_counter() - started)
-        return cast("T", result)
+        return result
 
     async def close(self) -> None:
         """Answers what waits with Unavailable, and ends the device thread."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from dnd import telemetry
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
+T = TypeVar("T")
 
 AGEING_S = 2.0
 """Batch work that has waited this long goes with interactive work, so that it never starves."""
@@ -168,17 +170,9 @@ class DynamicBatcher(Generic[K, I, O]):
         batch = self._on_device
         return bool(batch) and all(entry.future.cancelled() for entry in batch)
 
-    async def run_alone(self, function: Callable[[], O]) -> O:
+    async def run_alone(self, function: Callable[[], T]) -> T:
         """Runs `function` in the device thread, between batches."""
-
-        def timed() -> O:
-            started = time.perf_counter()
-            try:
-                return function()
-            finally:
-                self._metrics.device_seconds.inc(time.perf_counter() - started)
-
-        return await asyncio.get_running_loop().run_in_executor(self._device, timed)
+        return await asyncio.get_running_loop().run_in_executor(self._device, self._time, function)
 
     async def close(self) -> None:
         """Refuses new items, answers waiting ones with Unavailable, and ends the device thread."""
@@ -224,15 +218,13 @@ class DynamicBatcher(Generic[K, I, O]):
                 self._metrics.wait_seconds.observe(started - entry.arrived)
             self._on_device = batch
             try:
-                results = await loop.run_in_executor(
-                    self._device, self._compute, batch[0].bucket, batch
-                )
+                compute = partial(self._compute, batch[0].bucket, batch)
+                results = await loop.run_in_executor(self._device, self._time, compute)
             except asyncio.CancelledError:
                 self._answer(batch, [Unavailable("The server is shutting down.")] * len(batch))
                 raise
             finally:
                 self._on_device = ()
-                self._metrics.device_seconds.inc(loop.time() - started)
             per_item = (loop.time() - started) / len(batch)
             self._seconds_per_item = 0.8 * self._seconds_per_item + 0.2 * per_item
             self._answer(batch, results)
@@ -269,6 +261,14 @@ class DynamicBatcher(Generic[K, I, O]):
         for entry, result in zip(batch, results, strict=True):
             if not entry.future.done():
                 entry.future.set_result(result)
+
+    def _time(self, function: Callable[[], T]) -> T:
+        """In the device thread: runs `function`, and counts how long the thread was at it."""
+        started = time.perf_counter()
+        try:
+            return function()
+        finally:
+            self._metrics.device_seconds.inc(time.perf_counter() - started)
 
     def _compute(self, bucket: K, batch: Sequence[_Entry[K, I, O]]) -> list[OrError[O]]:
         """In the device thread: one pass, halved again and again where it fails."""

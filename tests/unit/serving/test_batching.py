@@ -225,6 +225,28 @@ class SteppingDevice:
         return [2 * item for item in items]
 
 
+async def test_time_of_the_device_is_counted_once_when_batches_wait_for_another_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("dnd.serving.batching.time.perf_counter", lambda: clock[0])
+    device, metrics, go = Device(), Metrics(), threading.Event()
+    batcher = DynamicBatcher(device.run, max_batch=4, max_queue=100, max_wait_ms=0, metrics=metrics)
+
+    def index_shard() -> int:
+        go.wait(10)
+        clock[0] += 5.0
+        return 0
+
+    alone = asyncio.create_task(batcher.run_alone(index_shard))
+    batch = asyncio.create_task(batcher.submit("a", [1]))
+    await asyncio.sleep(0.05)
+    go.set()
+    assert await asyncio.gather(alone, batch) == [0, [2]]
+    await batcher.close()
+    assert metrics.registry.get_sample_value("dnd_device_seconds_total") == 5.0
+
+
 async def test_batch_on_the_device_stops_once_all_of_its_callers_have_gone() -> None:
     device = SteppingDevice()
     callers = [asyncio.create_task(device.batcher.submit("a", [i, i])) for i in range(2)]
