@@ -89,7 +89,7 @@ def say_why(process: str, message: str) -> None:
 
 def strike_out(text: str) -> str:
     """`text` without secrets."""
-    for secret in _hidden:
+    for secret in sorted(_hidden, key=len, reverse=True):  # one may be the beginning of another
         text = text.replace(secret, STRUCK_OUT)
     return _LIKE_SECRETS.sub(STRUCK_OUT, _PASSWORD_OF_URL.sub(rf"\1{STRUCK_OUT}@", text))
 

@@ -77,6 +77,13 @@ def test_tokens_of_the_project_look_like_secrets() -> None:
     assert logs.strike_out(f"a {make_secret()} b") == f"a {logs.STRUCK_OUT} b"
 
 
+def test_nothing_is_left_of_a_secret_that_begins_with_another() -> None:
+    secret = "correct-horse-battery-staple"
+    for length in range(8, len(secret) + 1):
+        logs.hide(secret[:length])
+    assert logs.strike_out(f"a {secret} b") == f"a {logs.STRUCK_OUT} b"
+
+
 @pytest.mark.parametrize(
     "text", ["http://host:80/path?to=a@b", "unit 7 of dnd_backlog_seconds", "file:///a/b"]
 )
