@@ -23,6 +23,7 @@ from sqlalchemy import insert
 
 from dnd.artifacts import ArtifactStore
 from dnd.clients import SERVICE_NAMES, Services
+from dnd.explorer.links import UNITS_ON_A_PAGE
 from dnd.profiles import get_profile
 from dnd.serving import Metrics
 from dnd.types import ProbeSet
@@ -118,7 +119,7 @@ async def measure(store: Store, folder: Path, num_units: int) -> None:
     transport = httpx2.ASGITransport(create_app(servicer, Gate(store, settings), Metrics()))
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
         for name, path in PAGES.items():
-            path = path.replace("LAST", str(-(-num_units // 96)))
+            path = path.replace("LAST", str(-(-num_units // UNITS_ON_A_PAGE)))
             times = []
             for _ in range(REPEATS):
                 before = time.perf_counter()

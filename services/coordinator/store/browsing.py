@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Integer, cast, func, select
 from sqlalchemy.orm import Session
 
 from dnd.errors import NotFound
-from dnd.explorer.links import UnitQuery
+from dnd.explorer.links import NUM_BINS, UnitQuery
 from dnd.jobs import UnitState
 from dnd_services.coordinator.models import JobLayerRow, JobRow, UnitRow
 from dnd_services.coordinator.store.reading import (
@@ -22,8 +22,6 @@ from dnd_services.coordinator.store.reading import (
 )
 from dnd_services.coordinator.store.rows import units_between
 from dnd_services.coordinator.store.search import has_text
-
-NUM_BINS = 20
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def find_neighbours(
 def count_percentiles(
     session: Session, job: JobRow, layers: Sequence[JobLayerRow]
 ) -> tuple[int, ...]:
-    """Units of some layers by percentile, in 20 bins from 0 to 1."""
+    """Units of some layers by percentile, in bins of equal width from 0 to 1."""
     place: ColumnElement[Any] = func.floor(UnitRow.percentile * NUM_BINS)
     if session.get_bind().dialect.name == "sqlite":  # which need not have that function
         place = cast(UnitRow.percentile * NUM_BINS, Integer)

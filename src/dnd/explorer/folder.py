@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from dnd.chunks import chunks
-from dnd.errors import BadImage
-from dnd.explorer.links import SORTS, UnitQuery
+from dnd.errors import BadImage, FailedPrecondition
+from dnd.explorer.links import MAX_FAILURES, NUM_BINS, SORTS, UNITS_ON_A_PAGE, UnitQuery
 from dnd.explorer.mosaics import NUM_TILES, make_mosaic
 from dnd.explorer.site import ASSETS, read_asset, render
-from dnd.explorer.views import Card, LayerCard, Segment, make_bins, segments
+from dnd.explorer.views import Bin, Card, LayerCard, Segment, make_bins, segments
 from dnd.images import decode_image
 from dnd.jobs import Job, UnitState
 from dnd.report.overview import choose_random
@@ -33,10 +33,9 @@ from dnd.report.results import writing_results
 from dnd.report.tables import LabelFile, Line
 from dnd.report.units import shown_pictures, view_unit
 
-UNITS_ON_A_PAGE = 96
 UNITS_AT_ONCE = 32
-MAX_FAILURES = 20
-NUM_BINS = 20
+SEARCHED = "units.js"
+"""All units, as the page of searches reads them."""
 LEVEL = Level({Kind.DECILE: 72, Kind.DRAWING: 112, Kind.SOURCE: 256}, 80, 3, 5)
 
 
@@ -94,8 +93,12 @@ def write_explorer(job: Job, labels: LabelFile, fetch: Fetch, out: Path) -> Path
 
     Raises:
         StorageFull: The disk is full.
-        FailedPrecondition: The folder cannot be written to.
+        FailedPrecondition: The folder cannot be written to, or has something else in it.
     """
+    if out.exists() and not (out / SEARCHED).is_file():
+        raise FailedPrecondition(
+            f"{out} is not a folder of the explorer: move it away, or export to another folder."
+        )
     draft = out.with_name(f".{out.name}.part")
     with writing_results(job, out.parent):
         shutil.rmtree(draft, ignore_errors=True)
@@ -113,12 +116,15 @@ class _Writer:
     def __init__(self, job: Job, labels: LabelFile, fetch: Fetch, folder: Path) -> None:
         self._job, self._labels, self._fetch, self._folder = job, labels, fetch, folder
         self._layers = list(dict.fromkeys(line.layer for line in labels.lines))
+        self._top, self._below = FolderLinks(self._layers), FolderLinks(self._layers, 1)
         self._with_mosaic: set[tuple[str, int]] = set()
         self._pictures: dict[tuple[str, Kind], Picture] = {}
 
     def write(self) -> None:
         """Units first: lists show what was found of each."""
-        for some in chunks(self._labels.lines, UNITS_AT_ONCE):
+        lines = self._labels.lines
+        near = zip((None, *lines[:-1]), lines, (*lines[1:], None), strict=True)
+        for some in chunks(list(near), UNITS_AT_ONCE):
             self._write_units(some)
         for layer in ("", *self._layers) if len(self._layers) > 1 else self._layers:
             for sort in SORTS:
@@ -127,53 +133,48 @@ class _Writer:
         self._write_search()
 
     def _page(self, path: str, template: str, **values: Any) -> None:
-        links = FolderLinks(self._layers, path.count("/"))
+        links = self._below if "/" in path else self._top
         html = render(template, links, job=self._job, **values)
         (self._folder / path).write_text(html, encoding="utf-8")
 
-    def _write_units(self, lines: Sequence[Line]) -> None:
-        records = self._labels.read(lines)
+    def _write_units(self, some: Sequence[tuple[Line | None, Line, Line | None]]) -> None:
+        """The pages of some units, each with the units before and after it."""
+        records = self._labels.read([line for _, line, _ in some])
         kinds = [largest_kinds(shown_pictures(record, LEVEL)) for record in records]
         self._store_pictures(kinds)
         self._store_mosaics(records)
-        at = {(line.layer, line.unit): place for place, line in enumerate(self._labels.lines)}
-        links = FolderLinks(self._layers, 1)
-        for record, shown in zip(records, kinds, strict=True):
-            place = at[record["layer"], record["unit"]]
-            near = self._labels.lines[max(place - 1, 0) : place + 2]
-            listed = UnitQuery(layer=record["layer"])
+        for (before, line, after), record, shown in zip(some, records, kinds, strict=True):
+            pictures = {ref: self._pictures.get((ref, kind)) for ref, kind in shown.items()}
             self._page(
-                f"unit/{self._layers.index(record['layer'])}-{record['unit']}.html",
+                self._top.unit(self._job.id, line.layer, line.unit),
                 "unit.html.j2",
-                unit=view_unit(record, _Linked(self._pictures, shown), LEVEL),
+                unit=view_unit(record, pictures, LEVEL),
                 histogram=None,
-                up=links.units(self._job.id, listed),
-                before=self._card(near[0], links) if place else None,
-                after=self._card(near[-1], links)
-                if near[-1] != self._labels.lines[place]
-                else None,
+                up=self._below.units(self._job.id, UnitQuery(layer=line.layer)),
+                before=self._card(before, self._below) if before else None,
+                after=self._card(after, self._below) if after else None,
                 can_try=False,
             )
 
     def _store_pictures(self, kinds: Sequence[Mapping[str, Kind]]) -> None:
-        """Each picture once, whatever number of units show it."""
-        new = {
-            ref: kind
-            for shown in kinds
-            for ref, kind in shown.items()
-            if (ref, kind) not in self._pictures
-        }
-        album = make_album(self._fetch, new, LEVEL)
-        links = FolderLinks(self._layers, 1)
-        for ref, kind in new.items():
-            if (picture := album.get(ref)) is None:
-                continue
-            href = links.image(self._job.id, "", 0, ref, LEVEL.sides[kind])
-            (self._folder / "unit" / href).write_bytes(picture.data)
-            self._pictures[ref, kind] = replace(picture, css_class="", data=b"", href=href)
+        """Each picture once in each size, whatever number of units show it."""
+        for kind in Kind:
+            new = {
+                ref: kind
+                for shown in kinds
+                for ref, shown_as in shown.items()
+                if shown_as is kind and (ref, kind) not in self._pictures
+            }
+            album = make_album(self._fetch, new, LEVEL)
+            for ref in new:
+                if (picture := album.get(ref)) is None:
+                    continue
+                place = (self._job.id, "", 0, ref, LEVEL.sides[kind])
+                (self._folder / self._top.image(*place)).write_bytes(picture.data)
+                href = self._below.image(*place)
+                self._pictures[ref, kind] = replace(picture, css_class="", data=b"", href=href)
 
     def _store_mosaics(self, records: Sequence[Mapping[str, Any]]) -> None:
-        links = FolderLinks(self._layers, 1)
         for record in records:
             refs = [one["image"] for one in (record.get("exemplars") or [])[:NUM_TILES]]
             images = []
@@ -184,7 +185,7 @@ class _Writer:
                     continue
             if images:
                 place = (record["layer"], record["unit"])
-                path = self._folder / "unit" / links.mosaic(self._job.id, *place, "")
+                path = self._folder / self._top.mosaic(self._job.id, *place, "")
                 path.write_bytes(make_mosaic(images))
                 self._with_mosaic.add(place)
 
@@ -223,25 +224,23 @@ class _Writer:
     def _write_lists(self, query: UnitQuery) -> None:
         lines = self._lines(query)
         num_pages = -(-len(lines) // UNITS_ON_A_PAGE)
-        links = FolderLinks(self._layers, 1)
         for number, some in enumerate(chunks(lines, UNITS_ON_A_PAGE), 1):
             asked = query.with_(page=number)
             self._page(
-                FolderLinks(self._layers).units(self._job.id, asked),
+                self._top.units(self._job.id, asked),
                 "units.html.j2",
                 query=asked,
                 plain=UnitQuery(),
                 layers=self._layers,
                 counts=Counter(line.state for line in lines),
                 bins=_bins(lines),
-                cards=[self._card(line, links) for line in some],
+                cards=[self._card(line, self._below) for line in some],
                 total=len(lines),
                 num_pages=num_pages,
             )
 
     def _write_overview(self) -> None:
-        links = FolderLinks(self._layers)
-        lines = self._labels.lines
+        job, lines = self._job, self._labels.lines
         failed = [line for line in lines if line.state == UnitState.FAILED.value]
         whole = UnitQuery(layer="" if len(self._layers) > 1 else self._layers[0])
         self._page(
@@ -249,48 +248,32 @@ class _Writer:
             "job.html.j2",
             live="",
             bars=_segments(lines),
-            elapsed_s=max(
-                (self._job.ended_at_s or self._job.created_at_s) - self._job.created_at_s, 0
-            ),
+            elapsed_s=job.ended_at_s - job.created_at_s if job.ended_at_s else None,
             query=whole,
-            failed_query=whole,
-            failures=[self._card(line, links) for line in failed[:MAX_FAILURES]],
+            failures=[self._card(line, self._top) for line in failed[:MAX_FAILURES]],
             layers=[
                 LayerCard(layer, len(own), _segments(own), UnitQuery(layer=layer), _bins(own))
                 for layer in self._layers
                 for own in [[line for line in lines if line.layer == layer]]
             ],
             num_layers=len(self._layers),
-            samples=[self._card(line, links) for line in choose_random(self._job, lines)],
+            samples=[self._card(line, self._top) for line in choose_random(job, lines)],
             can_try=False,
         )
 
     def _write_search(self) -> None:
         """All units as data that the page of searches looks through in the browser."""
-        links = FolderLinks(self._layers)
-        cards = [self._card(line, links) for line in self._labels.lines]
+        cards = [self._card(line, self._top) for line in self._labels.lines]
         rows = [
             [c.layer, c.unit, c.state, c.label, c.second, c.percentile, c.href, c.mosaic]
             for c in cards
         ]
         data = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
-        (self._folder / "units.js").write_text(f"window.units={data};\n", encoding="utf-8")
+        (self._folder / SEARCHED).write_text(f"window.units={data};\n", encoding="utf-8")
         self._page("search.html", "folder_search.html.j2")
 
 
-class _Linked:
-    """The pictures of one unit."""
-
-    def __init__(
-        self, pictures: Mapping[tuple[str, Kind], Picture], kinds: Mapping[str, Kind]
-    ) -> None:
-        self._pictures, self._kinds = pictures, kinds
-
-    def get(self, ref: str) -> Picture | None:
-        return self._pictures.get((ref, self._kinds[ref])) if ref in self._kinds else None
-
-
-def _bins(lines: Sequence[Line]) -> tuple[Any, ...]:
+def _bins(lines: Sequence[Line]) -> tuple[Bin, ...]:
     counts = [0] * NUM_BINS
     for line in lines:
         if line.percentile is not None:

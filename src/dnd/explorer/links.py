@@ -18,6 +18,11 @@ SORTS = {
     "label": "label, A to Z",
 }
 MAX_WORDS = 200
+UNITS_ON_A_PAGE = 96
+MAX_FAILURES = 20
+"""Failed units that the page of a job lists."""
+NUM_BINS = 20
+"""Of percentiles, from 0 to 1."""
 
 
 @dataclass(frozen=True)

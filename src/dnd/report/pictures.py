@@ -79,7 +79,7 @@ class Picture:
 class Pictures(Protocol):
     """The thumbnails of a page by the references of their images; None for what is gone."""
 
-    def get(self, ref: str) -> Picture | None: ...
+    def get(self, ref: str, /) -> Picture | None: ...
 
 
 class Album:

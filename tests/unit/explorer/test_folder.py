@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,7 +15,7 @@ from result_samples import LAYERS, Sample, make_sample
 from dnd.errors import FailedPrecondition
 from dnd.explorer import folder
 from dnd.explorer.folder import write_explorer
-from dnd.jobs import UnitState
+from dnd.jobs import JobState, UnitState
 from dnd.report.tables import write_tables
 
 EVIL = '</script><script>alert(1)</script>" onmouseover="alert(2)'
@@ -77,7 +78,7 @@ def test_labels_and_captions_are_escaped_in_pages_and_data(tmp_path: Path) -> No
 
 
 def test_units_are_listed_in_every_order(tmp_path: Path) -> None:
-    states = {1: UnitState.UNCERTAIN, 2: UnitState.DEAD}
+    states = {0: UnitState.DEAD, 1: UnitState.UNCERTAIN}
     found = write(make_sample(3, states=states), tmp_path)
 
     def listed(sort: str) -> list[int]:
@@ -85,9 +86,10 @@ def test_units_are_listed_in_every_order(tmp_path: Path) -> None:
         return [int(n) for n in re.findall(r'class="unitcard [a-z]+" href="../unit/0-(\d+)', html)]
 
     assert listed("unit") == [0, 1, 2]
-    assert listed("percentile") == [0, 1, 2]
-    assert listed("lowest") == [1, 0, 2]
-    assert listed("label") == [0, 1, 2]
+    assert listed("percentile") == [2, 1, 0]
+    assert listed("lowest") == [1, 2, 0]
+    assert listed("auc") == [1, 2, 0]
+    assert listed("label") == [1, 2, 0]
 
 
 def test_folder_is_replaced_and_lacks_only_what_is_gone(tmp_path: Path) -> None:
@@ -100,6 +102,39 @@ def test_folder_is_replaced_and_lacks_only_what_is_gone(tmp_path: Path) -> None:
     again = write(sample, tmp_path)
     assert not (again / "stale.html").exists()
     assert "the picture is no longer stored" in (again / "unit" / "0-0.html").read_text()
+
+
+def test_picture_is_in_every_size_that_units_show_it_in(tmp_path: Path) -> None:
+    sample = make_sample(2)
+    first, second = (unit.record for unit in sample.units)
+    assert first is not None
+    assert second is not None
+    shared = first["exemplars"][0]["image"]  # of the one unit an exemplar, of the other in a decile
+    second["deciles"][0]["image"] = shared
+    found = write(sample, tmp_path)
+    for page in ("0-0", "0-1"):
+        assert "no longer stored" not in (found / "unit" / f"{page}.html").read_text()
+    assert len(list((found / "images").glob(f"{shared.replace(':', '')}-*.webp"))) == 2
+
+
+def test_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+    mine = tmp_path / "explorer" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(FailedPrecondition, match="explorer is not a folder of the explorer"):
+        write(make_sample(1), tmp_path)
+    assert mine.read_text() == "mine"
+
+
+def test_overview_of_a_job_that_runs_says_nothing_of_how_long_and_counts_all_failures(
+    tmp_path: Path,
+) -> None:
+    sample = make_sample(21, states=dict.fromkeys(range(21), UnitState.FAILED))
+    counts = {UnitState.FAILED: 21}
+    sample.job = replace(sample.job, state=JobState.RUNNING, ended_at_s=0.0, units=counts)
+    page = (write(sample, tmp_path) / "index.html").read_text()
+    assert "Running for" not in page
+    assert "The first of 21 failed units." in page
 
 
 def test_names_the_folder_when_it_cannot_be_written_to(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from dnd.convert import from_message
 from dnd.errors import InvalidInput, NotFound
-from dnd.explorer.links import UnitQuery, read_query
+from dnd.explorer.links import MAX_FAILURES, UNITS_ON_A_PAGE, UnitQuery, read_query
 from dnd.explorer.site import ASSETS, read_asset
 from dnd.explorer.trials import view_excited, view_words
 from dnd.explorer.views import LEVEL, SIDES, LayerCard, LinkedPictures, make_bins, segments
@@ -42,10 +42,8 @@ from dnd_services.coordinator.web.pages.pictures import Pictures
 from dnd_services.coordinator.web.pages.reader import Reader, Shelf
 
 JOBS_ON_A_PAGE = 40
-UNITS_ON_A_PAGE = 96
 PAIRS_ON_A_PAGE = 60
 MAX_CHOICES = 100
-MAX_FAILURES = 20
 MAX_LAYER_CARDS = 60
 SEARCHES = {"words": "with these words", "meaning": "that mean much the same"}
 MAX_UNIT = 2**31 - 1

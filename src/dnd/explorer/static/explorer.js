@@ -177,7 +177,8 @@
         return card;
       });
       document.getElementById("hits").replaceChildren(...cards);
-      document.getElementById("found").textContent = wanted.length ? `${found.length} units` : "";
+      const told = `${found.length} ${found.length === 1 ? "unit" : "units"}${found.length > cards.length ? `, the first ${cards.length}` : ""}`;
+      document.getElementById("found").textContent = wanted.length ? told : "";
     };
     words.addEventListener("input", show);
     words.form.addEventListener("submit", (event) => event.preventDefault());
