@@ -12,11 +12,10 @@ from dnd.cli.connect import connected
 from dnd.cli.console import print_table, say
 from dnd.cli.options import server_option
 from dnd.errors import FailedPrecondition, InvalidInput
-from dnd.explorer.trials import picture_page, words_page
+from dnd.explorer.trials import picture_page, view_excited, view_words, words_page
 from dnd.images import MAX_BYTES
 from dnd.jobs import Job
-from dnd.report.scale import Scale
-from dnd.trials import ExcitedUnit, MeasuredImage, TriedWords
+from dnd.trials import ExcitedUnit, TriedWords
 
 
 @click.command("try")
@@ -57,6 +56,8 @@ def try_(
         raise click.UsageError("Name a picture, or words with --words and --unit.")
     if bool(words) != (unit is not None):
         raise click.UsageError("--words and --unit go together.")
+    if layer and not words:
+        raise click.UsageError("--layer is of the unit that --words are drawn for.")
     with connected(server, home) as session:
         found = session.client.get_job(job)
         if picture is not None:
@@ -88,7 +89,7 @@ def _only_layer(job: Job) -> str:
     layers = [one.layer for one in job.spec.layers]
     if len(layers) > 1:
         raise InvalidInput(
-            f"Job {job.id} has {len(layers)} layers: name one with --layer, {', '.join(layers)}."
+            f"Job {job.id} has {len(layers)} layers: name one with --layer: {', '.join(layers)}."
         )
     return layers[0]
 
@@ -97,35 +98,24 @@ def _print_units(units: Sequence[ExcitedUnit]) -> None:
     if not units:
         say("No labelled unit responds to it more than to 95 % of the probe images.")
         return
-    rows = []
-    for one in units:
-        ends = [end for end in (one.weakest_exemplar, one.strongest_exemplar) if end is not None]
-        scale = Scale.of([one.activation, *ends])
-        level = one.exemplar_level
-        rows.append(
-            (
-                *(one.layer, one.unit, one.label, f"{100 * one.share:.1f} %"),
-                scale.text(one.activation),
-                " to ".join(map(scale.text, ends)) or None,
-                None if level is None else f"{100 * level:.0f} %",
-            )
+    rows = [
+        (
+            *(card.layer, card.unit, card.label, f"{100 * card.share:.1f} %"),
+            *(card.activation, card.exemplars or None),
+            None if one.exemplar_level is None else f"{100 * one.exemplar_level:.0f} %",
         )
+        for one, card in zip(units, view_excited(units), strict=True)
+    ]
     headers = ("Layer", "Unit", "Label", "Above", "Activation", "Its exemplars", "Of them")
     print_table(headers, rows, right=("Unit", "Above", "Activation", "Its exemplars", "Of them"))
     say("Above: of the probe images. Of them: 0 % is the probe images' mean, 100 % its exemplars'.")
 
 
 def _print_words(tried: TriedWords) -> None:
-    scale = Scale.of([one.activation for one in (*tried.drawings, *tried.exemplars)])
-
-    def text(one: MeasuredImage | None) -> str:
-        return scale.text(one.activation) if one else ""
-
+    view = view_words(tried)
     rows = [
-        (rank, text(drawing), text(exemplar))
-        for rank, (drawing, exemplar) in enumerate(
-            zip_longest(tried.drawings, tried.exemplars), start=1
-        )
+        (rank, *(one.activation if one else "" for one in pair))
+        for rank, pair in enumerate(zip_longest(view.drawings, view.exemplars), start=1)
     ]
     headers = ("Rank", "Drawings", "Exemplars")
     print_table(headers, rows, right=headers)

@@ -84,6 +84,7 @@ def test_drawings_of_words_are_listed_beside_the_exemplars(
         (("dog.png", "--words", "a dog", "--unit", "1"), 2, "Name a picture, or words"),
         (("--words", "a dog"), 2, "go together"),
         (("dog.png", "--unit", "1"), 2, "go together"),
+        (("dog.png", "--layer", "head"), 2, "--layer is of the unit"),
         (("nosuch.png",), 2, "does not exist"),
         (("text.png",), 1, "Not a readable"),
         (("large.png",), 1, "more than 16 MiB"),
@@ -109,7 +110,7 @@ def test_asks_for_the_layer_when_the_job_has_several(
     spec = replace(sample.job.spec, layers=(LayerUnits("one"), LayerUnits("two")))
     sample.job = replace(sample.job, spec=spec)
     outcome = dnd("try", "--words", "a dog", "--unit", 3, "--server", server)
-    assert "has 2 layers: name one with --layer, one, two" in outcome.err
+    assert "has 2 layers: name one with --layer: one, two" in outcome.err
     outcome = dnd("try", "--words", "a dog", "--unit", 3, "--layer", "two", "--server", server)
     assert outcome.status == 0
     assert fake.last_words is not None
