@@ -41,7 +41,7 @@ from dnd.jobs import (
     limits_to_message,
     spec_to_message,
 )
-from dnd.serving.interceptor import REASON_KEY, RETRY_KEY
+from dnd.serving.interceptor import trailers_of
 from dnd.v1 import activations_pb2, coordinator_pb2_grpc
 from dnd.v1 import coordinator_pb2 as pb2
 
@@ -402,8 +402,5 @@ def unit_message(unit: UnitResult, with_record: bool) -> pb2.UnitResult:
 
 
 def _abort(context: Any, error: DndError) -> None:
-    trailers = [(REASON_KEY, type(error).__name__)]
-    if error.retry_after_s is not None:
-        trailers.append((RETRY_KEY, str(int(error.retry_after_s * 1000))))
-    context.set_trailing_metadata(trailers)
+    context.set_trailing_metadata(trailers_of(error))
     context.abort(getattr(grpc.StatusCode, CODES[type(error)]), error.message)

@@ -155,6 +155,14 @@ def code_of(error: BaseException) -> str:
     return CODES.get(type(error), "INTERNAL") if isinstance(error, DndError) else "INTERNAL"
 
 
+def trailers_of(error: DndError) -> tuple[tuple[str, str], ...]:
+    """The trailing metadata that an error is sent with: its class, and when to try again."""
+    trailers = [(REASON_KEY, type(error).__name__)]
+    if error.retry_after_s is not None:
+        trailers.append((RETRY_KEY, str(int(error.retry_after_s * 1000))))
+    return tuple(trailers)
+
+
 async def _abort(
     method: str, error: BaseException, context: grpc.aio.ServicerContext[Any, Any]
 ) -> None:
@@ -163,9 +171,5 @@ async def _abort(
     if not isinstance(error, DndError):
         log.error("%s failed", method, exc_info=error)
         error = Internal(f"{method}: {type(error).__name__}; the server's log has the details.")
-    trailers = [(REASON_KEY, type(error).__name__)]
-    if error.retry_after_s is not None:
-        trailers.append((RETRY_KEY, str(int(error.retry_after_s * 1000))))
-    await context.abort(
-        getattr(grpc.StatusCode, CODES[type(error)]), error.message, tuple(trailers)
-    )
+    code = getattr(grpc.StatusCode, CODES[type(error)])
+    await context.abort(code, error.message, trailers_of(error))

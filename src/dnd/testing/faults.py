@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import grpc
 
 from dnd.errors import CODES, DndError
-from dnd.serving.interceptor import REASON_KEY, RETRY_KEY
+from dnd.serving.interceptor import trailers_of
 
 
 @dataclass
@@ -87,8 +87,5 @@ def rpc(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any, grpc.Service
 
 
 def _abort(error: DndError, context: grpc.ServicerContext) -> NoReturn:
-    trailers: tuple[tuple[str, str], ...] = ((REASON_KEY, type(error).__name__),)
-    if error.retry_after_s is not None:
-        trailers = (*trailers, (RETRY_KEY, str(int(error.retry_after_s * 1000))))
-    context.set_trailing_metadata(trailers)
+    context.set_trailing_metadata(trailers_of(error))
     context.abort(getattr(grpc.StatusCode, CODES[type(error)]), error.message)
