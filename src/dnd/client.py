@@ -15,21 +15,16 @@ creating a job is safe to repeat, since it carries a request id.
 from __future__ import annotations
 
 import json
-import random
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
-import grpc
-from google.protobuf.message import Message
-
-from dnd import telemetry
 from dnd.chunks import chunks
-from dnd.clients import DEADLINE_S, EndpointPool, error_of
+from dnd.clients import DEADLINE_S
+from dnd.connection import Connection
 from dnd.convert import enum_value, from_message, to_message
-from dnd.errors import DeadlineExceeded, InvalidInput, Transient
+from dnd.errors import InvalidInput
 from dnd.evaluation import ImportedLabel
 from dnd.jobs import (
     ConceptSet,
@@ -58,11 +53,10 @@ from dnd.jobs import (
     unit_state_number,
 )
 from dnd.tls import TlsFiles
-from dnd.tokens import BEARER, Role, Token
+from dnd.tokens import Role, Token
 from dnd.trials import ExcitedUnit, MeasuredImage, TriedWords
-from dnd.types import LayerInfo, RequestContext
+from dnd.types import LayerInfo
 from dnd.v1 import coordinator_pb2 as pb2
-from dnd.v1 import coordinator_pb2_grpc, types_pb2
 
 __all__ = [
     "Client",
@@ -99,8 +93,6 @@ EXPORT_S = 400.0
 """Time for an export, seconds: servers end a connection that is older than 420 s."""
 MAX_PAGE = 1000
 
-M = TypeVar("M", bound=Message)
-
 
 class Client:
     """A connection to a coordinator.
@@ -126,15 +118,13 @@ class Client:
         tls: TlsFiles | None = None,
     ) -> None:
         self.server = server
-        self._pool = EndpointPool("coordinator", server, tls)
-        self._metadata = (("authorization", BEARER + token),) if token else ()
-        self._context = to_message(RequestContext(tenant=tenant), types_pb2.RequestContext)
-        self._deadline_s = deadline_s
-        self._retry_s = retry_s
+        self._rpc = Connection(
+            server, tenant=tenant, token=token, deadline_s=deadline_s, retry_s=retry_s, tls=tls
+        )
 
     def close(self) -> None:
         """Closes the connection."""
-        self._pool.close()
+        self._rpc.close()
 
     def __enter__(self) -> Client:
         return self
@@ -149,7 +139,7 @@ class Client:
 
     def targets(self) -> Targets:
         """Names of the models, probe sets and profiles on offer."""
-        answer = self._ask("ListTargets", pb2.ListTargetsRequest(), pb2.ListTargetsResponse)
+        answer = self._rpc.ask("ListTargets", pb2.ListTargetsRequest(), pb2.ListTargetsResponse)
         return Targets(tuple(answer.models), tuple(answer.probes), tuple(answer.profiles))
 
     def layers(self, model: str) -> tuple[LayerInfo, ...]:
@@ -159,7 +149,7 @@ class Client:
             UnknownName: There is no such model.
         """
         request = pb2.ListTargetLayersRequest(model=model)
-        answer = self._ask("ListTargetLayers", request, pb2.ListTargetLayersResponse)
+        answer = self._rpc.ask("ListTargetLayers", request, pb2.ListTargetLayersResponse)
         return tuple(from_message(layer, LayerInfo) for layer in answer.layers)
 
     def estimate(self, spec: JobSpec) -> Estimate:
@@ -169,7 +159,9 @@ class Client:
             InvalidInput: The job could not be created either; one of its subclasses says why.
         """
         request = pb2.EstimateJobRequest(spec=spec_to_message(spec))
-        return from_message(self._ask("EstimateJob", request, pb2.EstimateJobResponse), Estimate)
+        return from_message(
+            self._rpc.ask("EstimateJob", request, pb2.EstimateJobResponse), Estimate
+        )
 
     def create_job(self, spec: JobSpec, request_id: str | None = None) -> Job:
         """Creates a job, once for each `request_id`.
@@ -181,7 +173,7 @@ class Client:
         request = pb2.CreateJobRequest(
             request_id=request_id or uuid.uuid4().hex, spec=spec_to_message(spec)
         )
-        return job_from_message(self._ask("CreateJob", request, pb2.CreateJobResponse).job)
+        return job_from_message(self._rpc.ask("CreateJob", request, pb2.CreateJobResponse).job)
 
     def get_job(self, job_id: str = "") -> Job:
         """A job; the newest one for an empty id.
@@ -190,7 +182,7 @@ class Client:
             NotFound: There is no such job.
         """
         request = pb2.GetJobRequest(job_id=job_id)
-        return job_from_message(self._ask("GetJob", request, pb2.GetJobResponse).job)
+        return job_from_message(self._rpc.ask("GetJob", request, pb2.GetJobResponse).job)
 
     def create_concept_set(self, name: str, text: str) -> ConceptSet:
         """Keeps a list of concepts for jobs: its `concept_set` goes into their specifications.
@@ -204,19 +196,14 @@ class Client:
         """
         request = pb2.CreateConceptSetRequest(name=name, text=text)
         return from_message(
-            self._ask("CreateConceptSet", request, pb2.CreateConceptSetResponse), ConceptSet
+            self._rpc.ask("CreateConceptSet", request, pb2.CreateConceptSetResponse), ConceptSet
         )
 
     def list_jobs(self, page_size: int = 100) -> Iterator[Job]:
         """All jobs, newest first, fetched in pages as they are read."""
-        token = ""
-        while True:
-            request = pb2.ListJobsRequest(page_size=_page(page_size), page_token=token)
-            answer = self._ask("ListJobs", request, pb2.ListJobsResponse)
-            yield from map(job_from_message, answer.jobs)
-            token = answer.next_page_token
-            if not token:
-                return
+        request = pb2.ListJobsRequest(page_size=_page(page_size))
+        for page in self._rpc.pages("ListJobs", request, pb2.ListJobsResponse):
+            yield from map(job_from_message, page.jobs)
 
     def watch(self, job_id: str) -> Iterator[Job]:
         """The job now and whenever it changes, until it has ended; reconnects by itself.
@@ -225,35 +212,18 @@ class Client:
             NotFound: There is no such job.
             Unavailable: The server has been away for longer than `retry_s`.
         """
-        lost_at: float | None = None
-        token = ""
-        while True:
-            try:
-                request = pb2.WatchJobRequest(
-                    context=self._context, job_id=job_id, resume_token=token
-                )
-                for response in self._stream("WatchJob", request):
-                    job, token = job_from_message(response.job), response.resume_token
-                    lost_at = None
-                    yield job
-                    if job.state.ended:
-                        return
-                if (job := self.get_job(job_id)).state.ended:
-                    yield job
-                    return
-            except DeadlineExceeded:
-                continue  # a stream lives for one deadline at most
-            except Transient:
-                now = time.monotonic()
-                lost_at = lost_at or now
-                if now - lost_at > self._retry_s:
-                    raise
-            time.sleep(0.5)
+        request = pb2.WatchJobRequest(job_id=job_id)
+        for response in self._rpc.follow("WatchJob", request):
+            request.resume_token = response.resume_token
+            job = job_from_message(response.job)
+            yield job
+            if job.state.ended:
+                return
 
     def pause_job(self, job_id: str) -> Job:
         """No new work starts; what runs finishes and is kept."""
         request = pb2.PauseJobRequest(job_id=job_id)
-        return job_from_message(self._ask("PauseJob", request, pb2.PauseJobResponse).job)
+        return job_from_message(self._rpc.ask("PauseJob", request, pb2.PauseJobResponse).job)
 
     def resume_job(self, job_id: str, limits: Limits | None = None) -> Job:
         """Goes on with a paused job.
@@ -266,17 +236,17 @@ class Client:
         """
         message = limits_to_message(limits or Limits())
         request = pb2.ResumeJobRequest(job_id=job_id, limits=message)
-        return job_from_message(self._ask("ResumeJob", request, pb2.ResumeJobResponse).job)
+        return job_from_message(self._rpc.ask("ResumeJob", request, pb2.ResumeJobResponse).job)
 
     def cancel_job(self, job_id: str) -> Job:
         """Ends a job for good; labels that are done stay."""
         request = pb2.CancelJobRequest(job_id=job_id)
-        return job_from_message(self._ask("CancelJob", request, pb2.CancelJobResponse).job)
+        return job_from_message(self._rpc.ask("CancelJob", request, pb2.CancelJobResponse).job)
 
     def retry_job(self, job_id: str) -> Job:
         """Runs the failed units of an ended job again."""
         request = pb2.RetryJobRequest(job_id=job_id)
-        return job_from_message(self._ask("RetryJob", request, pb2.RetryJobResponse).job)
+        return job_from_message(self._rpc.ask("RetryJob", request, pb2.RetryJobResponse).job)
 
     def delete_job(self, job_id: str) -> None:
         """Removes an ended job; its artifacts go with `collect_garbage` unless others need them.
@@ -285,7 +255,7 @@ class Client:
             NotFound: There is no such job.
             FailedPrecondition: It has not ended.
         """
-        self._ask("DeleteJob", pb2.DeleteJobRequest(job_id=job_id), pb2.DeleteJobResponse)
+        self._rpc.ask("DeleteJob", pb2.DeleteJobRequest(job_id=job_id), pb2.DeleteJobResponse)
 
     def collect_garbage(
         self,
@@ -303,8 +273,8 @@ class Client:
         Raises:
             FailedPrecondition: The grace is shorter than an hour, and a job has not ended.
         """
-        request = pb2.CollectGarbageRequest(context=self._context, grace_s=grace_s, remove=remove)
-        for response in self._follow("CollectGarbage", request):
+        request = pb2.CollectGarbageRequest(grace_s=grace_s, remove=remove)
+        for response in self._rpc.follow("CollectGarbage", request):
             if response.HasField("garbage"):
                 return from_message(response.garbage, Garbage)
             on_progress(from_message(response.progress, GarbageProgress))
@@ -317,7 +287,7 @@ class Client:
             NotFound: The job has no such unit.
         """
         request = pb2.GetUnitRequest(job_id=job_id, layer=layer, unit=unit)
-        return unit_from_message(self._ask("GetUnit", request, pb2.GetUnitResponse).unit)
+        return unit_from_message(self._rpc.ask("GetUnit", request, pb2.GetUnitResponse).unit)
 
     def labels(
         self,
@@ -342,24 +312,18 @@ class Client:
             with_records: Answer the full records too.
             page_size: Units of one call.
         """
-        token = ""
-        while True:
-            request = pb2.ListLabelsRequest(
-                job_id=job_id,
-                layer=layer,
-                state=unit_state_number(state),  # type: ignore[arg-type]
-                page_size=_page(page_size),
-                page_token=token,
-                with_records=with_records,
-                min_percentile=min_percentile,
-                max_percentile=max_percentile,
-                label_text=label_text,
-            )
-            answer = self._ask("ListLabels", request, pb2.ListLabelsResponse)
-            yield from map(unit_from_message, answer.units)
-            token = answer.next_page_token
-            if not token:
-                return
+        request = pb2.ListLabelsRequest(
+            job_id=job_id,
+            layer=layer,
+            state=unit_state_number(state),  # type: ignore[arg-type]
+            page_size=_page(page_size),
+            with_records=with_records,
+            min_percentile=min_percentile,
+            max_percentile=max_percentile,
+            label_text=label_text,
+        )
+        for page in self._rpc.pages("ListLabels", request, pb2.ListLabelsResponse):
+            yield from map(unit_from_message, page.units)
 
     def export(self, job_id: str = "") -> Export:
         """A job and all its units with all evidence, as they are at this moment.
@@ -370,8 +334,8 @@ class Client:
         Raises:
             NotFound: There is no such job.
         """
-        request = pb2.ExportLabelsRequest(context=self._context, job_id=job_id)
-        parts = self._stream("ExportLabels", request, EXPORT_S)
+        request = pb2.ExportLabelsRequest(job_id=job_id)
+        parts = self._rpc.stream("ExportLabels", request, EXPORT_S)
         job = job_from_message(next(parts).job)
         return Export(job, (unit_from_message(part.unit) for part in parts))
 
@@ -390,17 +354,12 @@ class Client:
             Transient: By meaning, and the scorer does not answer.
         """
         mode = pb2.SEARCH_MODE_MEANING if by_meaning else pb2.SEARCH_MODE_WORDS
-        token = ""
-        while True:
-            request = pb2.SearchLabelsRequest(
-                text=text, mode=mode, job_id=job_id, page_size=_page(page_size), page_token=token
-            )
-            answer = self._ask("SearchLabels", request, pb2.SearchLabelsResponse)
-            for hit in answer.hits:
+        request = pb2.SearchLabelsRequest(
+            text=text, mode=mode, job_id=job_id, page_size=_page(page_size)
+        )
+        for page in self._rpc.pages("SearchLabels", request, pb2.SearchLabelsResponse):
+            for hit in page.hits:
                 yield LabelHit(hit.job_id, unit_from_message(hit.unit), hit.label, hit.score)
-            token = answer.next_page_token
-            if not token:
-                return
 
     def images(self, job_id: str, refs: Sequence[str], max_side: int = 0) -> list[bytes]:
         """Encoded images that the results of a job refer to, in order.
@@ -414,7 +373,7 @@ class Client:
         images: list[bytes] = []
         for some in chunks(refs, IMAGES_PER_CALL):
             request = pb2.GetImagesRequest(job_id=job_id, refs=some, max_side=max_side)
-            images += self._ask("GetImages", request, pb2.GetImagesResponse).images
+            images += self._rpc.ask("GetImages", request, pb2.GetImagesResponse).images
         return images
 
     def evaluate(
@@ -441,7 +400,6 @@ class Client:
             InvalidInput: A setting or label set makes no sense for this job.
         """
         request = pb2.EvaluateJobRequest(
-            context=self._context,
             job_id=job_id,
             settings=to_message(settings or EvaluationSettings(), pb2.EvaluationSettings),
             label_sets=[
@@ -449,7 +407,7 @@ class Client:
                 for name, labels in (label_sets or {}).items()
             ],
         )
-        for response in self._follow("EvaluateJob", request):
+        for response in self._rpc.follow("EvaluateJob", request):
             if response.evaluation_json:
                 return dict(json.loads(response.evaluation_json))
             on_progress(from_message(response.progress, EvaluationProgress))
@@ -469,7 +427,7 @@ class Client:
             Overloaded: Others are trying something.
         """
         request = pb2.TryImageRequest(job_id=job_id, image=image)
-        answer = self._ask("TryImage", request, pb2.TryImageResponse)
+        answer = self._rpc.ask("TryImage", request, pb2.TryImageResponse)
         return tuple(from_message(unit, ExcitedUnit) for unit in answer.units)
 
     def try_words(self, words: str, layer: str, unit: int, job_id: str = "") -> TriedWords:
@@ -489,7 +447,7 @@ class Client:
             Overloaded: Others are trying something.
         """
         request = pb2.TryWordsRequest(job_id=job_id, layer=layer, unit=unit, words=words)
-        return from_message(self._ask("TryWords", request, pb2.TryWordsResponse), TriedWords)
+        return from_message(self._rpc.ask("TryWords", request, pb2.TryWordsResponse), TriedWords)
 
     def create_token(self, name: str, tenant: str, role: Role) -> tuple[Token, str]:
         """Makes a token; it and its secret, which the server does not keep. For operators."""
@@ -498,12 +456,12 @@ class Client:
             tenant=tenant,
             role=enum_value(role, pb2.DESCRIPTOR.enum_types_by_name["Role"]),  # type: ignore[arg-type]
         )
-        answer = self._ask("CreateToken", request, pb2.CreateTokenResponse)
+        answer = self._rpc.ask("CreateToken", request, pb2.CreateTokenResponse)
         return from_message(answer.token, Token), answer.secret
 
     def list_tokens(self) -> list[Token]:
         """The tokens of all tenants, oldest first. For operators."""
-        answer = self._ask("ListTokens", pb2.ListTokensRequest(), pb2.ListTokensResponse)
+        answer = self._rpc.ask("ListTokens", pb2.ListTokensRequest(), pb2.ListTokensResponse)
         return [from_message(token, Token) for token in answer.tokens]
 
     def revoke_token(self, token_id: str) -> Token:
@@ -513,69 +471,9 @@ class Client:
             NotFound: There is no such token.
         """
         request = pb2.RevokeTokenRequest(token_id=token_id)
-        return from_message(self._ask("RevokeToken", request, pb2.RevokeTokenResponse).token, Token)
-
-    def _ask(self, method: str, request: Message, answer: type[M]) -> M:
-        """One unary call, repeated while its failure may pass and `retry_s` lasts."""
-        request.context.CopyFrom(self._context)  # type: ignore[attr-defined]
-        until = time.monotonic() + self._retry_s
-        pause = 0.2
-        while True:
-            try:
-                with self._pool.channel() as channel:
-                    stub: Any = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
-                    try:
-                        response = getattr(stub, method)(
-                            request, timeout=self._deadline_s, metadata=self._sent()
-                        )
-                    except grpc.RpcError as error:
-                        raise error_of(error, "coordinator") from None
-                assert isinstance(response, answer)
-                return response
-            except DeadlineExceeded:
-                raise
-            except Transient as error:
-                wait = max(error.retry_after_s or 0.0, pause * random.uniform(0.75, 1.25))
-                if time.monotonic() + wait > until:
-                    raise
-                time.sleep(wait)
-                pause = min(pause * 2, 5.0)
-
-    def _sent(self) -> tuple[tuple[str, str], ...]:
-        """Metadata of a call: the token, and the caller's trace where it has one."""
-        return (*self._metadata, *telemetry.metadata())
-
-    def _follow(self, method: str, request: Message) -> Iterator[Any]:
-        """The messages of something that goes on by itself, asked for again when a call ends."""
-        lost_at: float | None = None
-        while True:
-            try:
-                for response in self._stream(method, request):
-                    lost_at = None
-                    yield response
-            except DeadlineExceeded:
-                continue  # it goes on, and is watched again
-            except Transient:
-                lost_at = lost_at or time.monotonic()
-                if time.monotonic() - lost_at > self._retry_s:
-                    raise
-            time.sleep(0.5)
-
-    def _stream(
-        self, method: str, request: Message, deadline_s: float | None = None
-    ) -> Iterator[Any]:
-        """The messages of one call, for one deadline at most."""
-        with self._pool.channel() as channel:
-            stub: Any = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
-            call = getattr(stub, method)(
-                request, timeout=deadline_s or self._deadline_s, metadata=self._sent()
-            )
-            try:
-                yield from call
-            except grpc.RpcError as error:
-                raise error_of(error, "coordinator") from None
-            finally:
-                call.cancel()
+        return from_message(
+            self._rpc.ask("RevokeToken", request, pb2.RevokeTokenResponse).token, Token
+        )
 
 
 def _page(size: int) -> int:

@@ -51,7 +51,7 @@ spec = pb2.JobSpec.FromString(spec)
 with Client(address, retry_s=0) as client:
     def create(request_id):
         request = pb2.CreateJobRequest(request_id=request_id, spec=spec)
-        return client._ask("CreateJob", request, pb2.CreateJobResponse).job
+        return client._rpc.ask("CreateJob", request, pb2.CreateJobResponse).job
 
     job = create("next")
     spec.next_field = "an option that this version does not have"
