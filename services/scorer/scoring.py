@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dnd.auc import auc_of
 from dnd.errors import InvalidInput
 from dnd.profiles import ScoreSettings, ScoringFunction
 from dnd.rounding import round_digits
@@ -245,16 +246,14 @@ def drawing_aucs(activations: Array) -> Array | None:
 
     Ties count half; 0.5 is chance. None with a single candidate.
     """
-    num = len(activations)
-    if num < 2:
+    if len(activations) < 2:
         return None
-    values = np.empty(num, dtype=np.float64)
-    for j, own in enumerate(activations):
-        others = np.sort(np.delete(activations, j, axis=0).ravel())
-        below = np.searchsorted(others, own, "left")
-        up_to = np.searchsorted(others, own, "right")
-        values[j] = np.mean((below + up_to) / 2) / len(others)
-    return values
+    return np.array(
+        [
+            auc_of(own, np.sort(np.delete(activations, j, axis=0).ravel()))
+            for j, own in enumerate(activations)
+        ]
+    )
 
 
 def _normalise(rows: Array) -> Array:

@@ -26,11 +26,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dnd import keys
+from dnd.auc import auc_of
 from dnd.chunks import chunks
 from dnd.clients import Services
 from dnd.errors import DndError, TooFewResults, passing_error
 from dnd.facets import find_facets, join_facets
-from dnd.images import decode_image, encode_png, make_montage
+from dnd.montages import label_exemplars
 from dnd.profiles import Profile
 from dnd.types import (
     Candidate,
@@ -55,15 +56,11 @@ from dnd.types import (
 CAPTIONS_PER_CALL = 128
 DRAWINGS_PER_CALL = 40
 PROPOSALS_PER_CALL = 8
-MONTAGES_PER_CALL = 16
 SETS_PER_CALL = 32
 UNITS_PER_CALL = 64
 
 NUM_WEAK_DECILES = 5
 """Contrast is taken from these tenths of a unit's sample: from below its median."""
-
-TILE_PIXELS = 256
-"""Side of an exemplar in the montage that a vision-language model is shown."""
 
 T = TypeVar("T")
 
@@ -289,7 +286,7 @@ def caption_exemplars(
     for chunk in chunks(images, CAPTIONS_PER_CALL):
         answers = services.captioner.caption_images(chunk, settings, plan.digest("captioner"))
         captions.update(zip(chunk, answers, strict=True))
-    labels = _label_exemplars(services, plan, parts)
+    labels = label_exemplars(services, settings, parts, plan.digest("captioner"))
 
     results: list[OrError[Captions]] = []
     for part, common in zip(parts, labels, strict=True):
@@ -308,35 +305,6 @@ def caption_exemplars(
         one if isinstance(one, DndError) else _join_contrast(one, contrast, captions)
         for one, contrast in zip(whole, contrasts, strict=True)
     ]
-
-
-def _label_exemplars(
-    services: Services, plan: Plan, parts: Sequence[UnitExemplars]
-) -> list[OrError[tuple[str, ...]]]:
-    """What a vision-language captioner names in the exemplars of each, seen as one montage."""
-    settings = plan.profile.caption
-    if not settings.num_labels:
-        return [()] * len(parts)
-    montages = [_make_montage(services, part) for part in parts]
-    answers: dict[str, OrError[tuple[str, ...]]] = {}
-    for chunk in chunks([one for one in montages if isinstance(one, str)], MONTAGES_PER_CALL):
-        found = services.captioner.label_montages(
-            chunk, settings.num_labels, settings, plan.digest("captioner")
-        )
-        answers.update(zip(chunk, found, strict=True))
-    return [one if isinstance(one, DndError) else answers[one] for one in montages]
-
-
-def _make_montage(services: Services, part: UnitExemplars) -> OrError[str]:
-    """Reference of the exemplars in one picture, row by row, highest activation first."""
-    store = services.artifacts
-    if not part.exemplars:
-        return TooFewResults("There are no exemplars to name.")
-    try:
-        pictures = [decode_image(store.get_bytes(e.image)) for e in part.exemplars]
-        return store.put_bytes(encode_png(make_montage(pictures, TILE_PIXELS)))
-    except DndError as error:
-        return error
 
 
 def choose_contrast(unit: UnitExemplars, num: int) -> list[str]:
@@ -621,10 +589,7 @@ def compare_labels(
         if key not in rows or not others:
             aucs.append(None)
             continue
-        own, rest = rows[key][:, unit], np.sort(np.concatenate(others))
-        below = np.searchsorted(rest, own, "left")
-        equal = np.searchsorted(rest, own, "right") - below
-        aucs.append(float(np.mean((below + equal / 2) / len(rest))))
+        aucs.append(auc_of(rows[key][:, unit], np.sort(np.concatenate(others))))
     return aucs
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dnd.auc import auc_of
 from dnd.evaluation.simulation import Floats
 
 
@@ -18,13 +19,7 @@ def cosy_auc(drawn: Floats, control: Floats) -> Floats:
         drawn: (drawings, units) activations on drawings of one label.
         control: (units, images) activations, each row ascending.
     """
-    num_drawn, num_control = len(drawn), control.shape[1]
-    aucs = np.empty(drawn.shape[1])
-    for unit, ordered in enumerate(control):
-        below = np.searchsorted(ordered, drawn[:, unit], "left")
-        up_to = np.searchsorted(ordered, drawn[:, unit], "right")
-        aucs[unit] = (below + up_to).sum() / (2.0 * num_drawn * num_control)
-    return aucs
+    return np.array([auc_of(drawn[:, unit], ordered) for unit, ordered in enumerate(control)])
 
 
 def cosy_mad(drawn: Floats, control: Floats) -> Floats:

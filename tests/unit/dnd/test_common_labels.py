@@ -12,8 +12,9 @@ from dnd import stages
 from dnd.clients import Services
 from dnd.errors import BadAnswer, DndError, LlmRateLimited
 from dnd.images import decode_image
+from dnd.montages import TILE_PIXELS
 from dnd.profiles import get_profile
-from dnd.stages import TILE_PIXELS, Captions, Plan
+from dnd.stages import Captions, Plan
 from dnd.testing import Fakes, start_fakes
 from dnd.testing.values import draw_picture
 from dnd.types import CandidateOrigin, Exemplar, Proposal, UnitActivity, UnitExemplars
