@@ -1,4 +1,7 @@
-"""Runs every benchmark, one after the other: `make bench`."""
+"""Runs the benchmarks that need no arguments, one after the other: `make bench`.
+
+The others say in their first lines how they are called.
+"""
 
 import runpy
 import sys

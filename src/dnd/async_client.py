@@ -5,7 +5,8 @@
         async for job in client.watch(job.id):
             print(job.num_ended, "of", job.num_units)
 
-Errors, retries and deadlines are those of `Client`, and so is what each method means.
+Errors, retries and deadlines are those of `Client`, and so is what each method means. Methods for
+operators (tokens, garbage) are there alone.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@
     ├── BadAnswer                 a model answered nonsense
     ├── Transient                 the same request may succeed later, nobody is to blame
     │   ├── Unavailable           a service is not up
-    │   ├── VersionSkew           the other side is of a newer version, in the middle of an upgrade
+    │   ├── VersionSkew           the two sides are of different versions, as in an upgrade
     │   ├── Overloaded            admission is full
     │   ├── DeadlineExceeded
     │   ├── Cancelled

@@ -277,7 +277,9 @@ def print_estimate(found: Estimate, spec: JobSpec, *, ask: bool) -> None:
 
 
 def print_simulation(found: Estimate, stage: str, within_h: float | None) -> None:
-    """Prints how long a job would take with 1, 2, 4, … replicas of a stage, and each stage's size.
+    """Prints how long a job would take with 1, 2, 4, … replicas of a stage.
+
+    With `within_h` also what each stage needs for a job that ends within so many hours.
 
     Raises:
         FailedPrecondition: A stage has not been measured yet.
@@ -292,8 +294,9 @@ def print_simulation(found: Estimate, stage: str, within_h: float | None) -> Non
     if within_h is None:
         return
     sizes = simulation.size_stages(found.stages, within_h * 3600)
+    columns = ("Stage", "Items", "s per item", "Replica-hours", f"Replicas for {within_h:g} h")
     print_table(
-        ("Stage", "Items", "s per item", "Replica-hours", f"Replicas for {within_h:g} h"),
+        columns,
         [
             (
                 one.stage,
@@ -304,7 +307,7 @@ def print_simulation(found: Estimate, stage: str, within_h: float | None) -> Non
             )
             for one in sizes
         ],
-        right=("Items", "s per item", "Replica-hours", f"Replicas for {within_h:g} h"),
+        right=columns[1:],
     )
     fewest = simulation.fewest_replicas(found.stages, found.num_units, stage, within_h * 3600)
     if fewest is None:
