@@ -131,20 +131,28 @@ def _keep(bench: Bench, answers: Sequence[OrError[_Kept]]) -> list[OrError[UnitS
 
 
 def one_result(
-    bench: Bench, key: str, read: Callable[[str], object], compute: Callable[[], str]
-) -> tuple[str, bool]:
-    """The reference of what a stage gives for something else than a unit; whether it was there.
+    bench: Bench,
+    key: str,
+    read: Callable[[str], object],
+    compute: Callable[[], tuple[str, bool]],
+) -> tuple[str, str, bool]:
+    """What a stage gives for something else than a unit, if it is there already; else computed.
 
     Args:
         key: What it is found by; empty to compute it.
         read: Reads what a reference refers to; raises NotFound if part of that is lost.
+        compute: Answers the reference, and whether the result lacks nothing.
+
+    Returns:
+        The reference, the key that others may find it by (or ""), and whether it was there.
     """
     known = bench.recall([key]) if bench.recall and key else {}
     if key in known:
         with suppress(NotFound):
             read(known[key])
-            return known[key], True
-    return compute(), False
+            return known[key], key, True
+    ref, is_whole = compute()
+    return ref, key if bench.recall and is_whole else "", False
 
 
 def save(bench: Bench, value: object) -> str:

@@ -144,16 +144,15 @@ def _dissect_layers(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[
 
     def dissect(work: WorkRow) -> LayerDissected:
         index_ref = group.layers[work.ordinal].index_ref
-        key = keys.of(index_ref) if bench.recall else ""
-        ref, reused = one_result(
+        found = one_result(
             bench,
-            key,
+            keys.of(index_ref),
             read=lambda ref: open_dissection(
                 bench.services.artifacts, ref, plan.concepts_ref, plan.manifest_ref
             ),
-            compute=lambda: stages.dissect_layer(bench.services, plan, index_ref),
+            compute=lambda: (stages.dissect_layer(bench.services, plan, index_ref), True),
         )
-        return LayerDissected(ref, key, reused)
+        return LayerDissected(*found)
 
     return [dissect(work) for work in group.works]
 
@@ -329,18 +328,17 @@ def _measure_bank(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Re
     }
     keys = reuse.bank_keys(plan, bench.owner(group.job), group.job.id)
     measured = reuse.bank_drawn(drawn)
-    key = keys.of(*measured) if measured and bench.recall else ""
 
     def read(ref: str) -> None:
         bank = outputs.load(bench.services.artifacts, ref, Bank)
         for array_ref in (bank.embeddings_ref, *bank.activations_refs):
             bench.services.artifacts.get_array(array_ref)
 
-    def measure() -> str:
-        return save(bench, calibration.measure_bank(bench.services, plan, drawn))
+    def measure() -> tuple[str, bool]:
+        bank = calibration.measure_bank(bench.services, plan, drawn)
+        return save(bench, bank), len(bank.concepts) == len(plan.bank)
 
-    ref, reused = one_result(bench, key, read, measure)
-    return [BankMeasured(ref, key, reused)]
+    return [BankMeasured(*one_result(bench, keys.of(*measured) if measured else "", read, measure))]
 
 
 def _calibrate_labels(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:

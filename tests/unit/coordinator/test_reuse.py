@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from coordinator_desk import CALIBRATED, SMALL, Desk
 
+from dnd import stages
 from dnd.artifacts import ArtifactStore
-from dnd.calibration import Bank
-from dnd.errors import BadImage
+from dnd.calibration import Bank, bank_plan
+from dnd.errors import BadAnswer, BadImage
 from dnd.jobs import JobSpec, JobState, LayerUnits, Method
 from dnd.testing import Fakes, start_fakes
 from dnd.testing.faults import fail_times
 from dnd_services.coordinator import outputs, states
+from dnd_services.coordinator.frozen import plan_of
 from dnd_services.coordinator.garbage import collect
 from dnd_services.coordinator.models import CounterRow, ImageSetRow, ResultRow, WorkRow
 from dnd_services.coordinator.outputs import artifact_of
@@ -244,6 +246,19 @@ def test_captions_that_miss_one_are_not_kept(desk: Desk, spec: JobSpec) -> None:
     run(desk, few, "first")
     desk.fakes.captioner.faults.item = None
     assert "caption" in computed(desk, run(desk, few, "second"))
+
+
+def test_bank_that_misses_a_concept_because_of_an_error_is_not_kept(
+    desk: Desk, spec: JobSpec
+) -> None:
+    first = desk.create(spec, "first")
+    plan = plan_of(desk.job(first))
+    bad = stages.image_set_key(bank_plan(plan), stages.prompt_for(plan, plan.bank[0]))
+    desk.fakes.activations.faults.item = lambda item: BadAnswer("no") if item == bad else None
+    desk.run_to_end(first)
+    desk.fakes.activations.faults.item = None
+    assert BANK in computed(desk, run(desk, spec, "second"))
+    assert BANK not in computed(desk, run(desk, spec, "third"))
 
 
 def test_results_are_computed_again_when_garbage_collection_took_them(
