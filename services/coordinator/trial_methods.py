@@ -39,9 +39,10 @@ class TrialMethods(Answering):
             with self._store.reading() as session:
                 job = jobs.find_job(session, asked.tenant, request.job_id)
                 trial = trying.open_trial(session, job, self._services)
+                layers = trying.labelled_layers(session, job)
             with trying.turn():  # decoding takes memory too
                 image = trying.shrink(request.image)
-                lit = trying.light_up(trial, image)
+                lit = trying.light_up(trial, layers, image)
             with self._store.reading() as session:
                 seen = [reading.find_unit(session, job, one.layer, one.unit) for one in lit]
             return [
@@ -85,8 +86,9 @@ class TrialMethods(Answering):
         key = frozen.set_key(job.tenant, trial.plan, prompt, shared=shared)
         with self._store.reading() as session:
             images = _find_drawings(session, key)
-            if images and all(ref in self._services.artifacts for ref in images):
-                return ImageSet(frozen.artifact_key(key), images)
+        if images and all(ref in self._services.artifacts for ref in images):
+            return ImageSet(frozen.artifact_key(key), images)
+        with self._store.reading() as session:
             spending.expect_images_left(session, job.tenant, self._budgets.rules_of(job.tenant))
         drawn = trying.draw(trial, prompt)
         with self._store.writing() as session:

@@ -47,17 +47,20 @@ class Labelled:
 
 
 @dataclass(frozen=True)
+class LabelledLayer:
+    """A layer with labelled units."""
+
+    layer: str
+    index_ref: str
+    units: tuple[Labelled, ...]
+
+
+@dataclass(frozen=True)
 class Trial:
-    """What is asked about: taken from the record at once, as what follows takes seconds.
+    """What a job's units are tried with."""
 
-    Attributes:
-        layers: Layer, its index, and its labelled units.
-    """
-
-    job: str
     plan: Plan
     services: Services
-    layers: tuple[tuple[str, str, tuple[Labelled, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -97,21 +100,24 @@ def turn() -> Iterator[None]:
 
 
 def open_trial(session: Session, job: JobRow, services: Services) -> Trial:
-    """What a job's labelled units are tried with.
+    """What a job's units are tried with.
 
     Raises:
         FailedPrecondition: The probe set has not been indexed.
     """
-    layers = [layer for layer in read_layers(session, job.id) if layer.index_ref]
-    if not layers:
+    if not any(layer.index_ref for layer in read_layers(session, job.id)):
         raise FailedPrecondition("The job has not indexed its probe set: try again once it has.")
     context = RequestContext(tenant=job.tenant, job=job.id, priority=Priority.INTERACTIVE)
-    return Trial(
-        job.id,
-        plan_of(job),
-        services.for_context(context),
-        tuple((layer.layer, layer.index_ref, _labelled(session, layer)) for layer in layers),
-    )
+    return Trial(plan_of(job), services.for_context(context))
+
+
+def labelled_layers(session: Session, job: JobRow) -> list[LabelledLayer]:
+    """The labelled units of a job: one read of all its units."""
+    layers = [
+        LabelledLayer(layer.layer, layer.index_ref, _labelled(session, layer))
+        for layer in read_layers(session, job.id)
+    ]
+    return [layer for layer in layers if layer.units]
 
 
 def _labelled(session: Session, layer: JobLayerRow) -> tuple[Labelled, ...]:
@@ -134,7 +140,7 @@ def shrink(data: bytes) -> Image.Image:
     return image
 
 
-def light_up(trial: Trial, image: Image.Image) -> list[Lit]:
+def light_up(trial: Trial, layers: Sequence[LabelledLayer], image: Image.Image) -> list[Lit]:
     """The labelled units that a picture excites more than 95 % of the probe images, at most 24.
 
     Where a unit looks is measured by covering: the picture is shown once for each square of a grid
@@ -143,15 +149,14 @@ def light_up(trial: Trial, image: Image.Image) -> list[Lit]:
     Args:
         image: As of `shrink`.
     """
-    artifacts = trial.services.artifacts
-    names = [layer for layer, _, units in trial.layers if units]
-    if not names:
+    if not layers:
         return []
+    artifacts = trial.services.artifacts
     refs = tuple(artifacts.put_bytes(encode_png(one)) for one in (image, *_covered(image)))
     measured = _good(
         trial.services.activations.measure_images(
             trial.plan.model,
-            names,
+            [layer.layer for layer in layers],
             [ImageSet("", refs)],
             trial.plan.profile.index.pooling,
             0,
@@ -159,12 +164,9 @@ def light_up(trial: Trial, image: Image.Image) -> list[Lit]:
         )
     )
     found: list[Lit] = []
-    for layer, index_ref, units in trial.layers:
-        if not units:
-            continue
-        values = artifacts.get_array(measured.activations_refs[names.index(layer)])
-        probe = _probe_activations(trial, index_ref)
-        found += _excited(layer, units, np.asarray(values), probe)
+    for layer, ref in zip(layers, measured.activations_refs, strict=True):
+        probe = _probe_activations(trial, layer.index_ref)
+        found += _excited(layer, np.asarray(artifacts.get_array(ref)), probe)
     return sorted(found, key=lambda lit: -lit.score)[:NUM_SHOWN]
 
 
@@ -177,32 +179,25 @@ def _probe_activations(trial: Trial, index_ref: str) -> np.ndarray:
     raise FailedPrecondition("The index of this job has kept no activations to compare with.")
 
 
-def _excited(
-    layer: str,
-    units: Sequence[Labelled],
-    values: np.ndarray,
-    probe: np.ndarray,
-) -> Iterator[Lit]:
-    """Units of a layer that the picture excites, most unusual first.
+def _excited(layer: LabelledLayer, values: np.ndarray, probe: np.ndarray) -> Iterator[Lit]:
+    """Units of a layer that the picture excites, most unusual first, at most NUM_SHOWN.
 
     Args:
         values: Activations (1 + squares, units); the first on the picture as it is.
         probe: Activations on probe images, (units, images).
     """
-    numbers = [one.unit for one in units]
+    numbers = [one.unit for one in layer.units]
     own = values[:, numbers]
     before = np.asarray(probe[numbers], np.float32)
     means = before.mean(1)
     shares = (before < own[0][:, None]).mean(1)
     scores = (own[0] - means) / np.maximum(before.std(1), 1e-6)
-    strongest = np.argsort(-scores, kind="stable")[:NUM_SHOWN]
-    for place in strongest:
-        if shares[place] < LEAST_SHARE:
-            continue
+    excited = np.flatnonzero(shares >= LEAST_SHARE)
+    for place in excited[np.argsort(-scores[excited], kind="stable")[:NUM_SHOWN]]:
         yield Lit(
-            layer,
-            units[place].unit,
-            units[place].label,
+            layer.layer,
+            layer.units[place].unit,
+            layer.units[place].label,
             float(own[0, place]),
             float(shares[place]),
             float(scores[place]),

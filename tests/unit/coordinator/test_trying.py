@@ -10,6 +10,7 @@ import pytest
 from coordinator_api import make_servicer, serve_web
 from coordinator_desk import Desk
 from PIL import Image
+from sqlalchemy import event
 
 from dnd.errors import FailedPrecondition, InvalidInput, Unavailable
 from dnd.images import decode_image, encode_png
@@ -78,6 +79,20 @@ async def test_excited_units_stand_beside_their_exemplars(
         assert trying.excited_unit(lit, small, useless).exemplar_level is None
 
 
+def test_unit_that_is_excited_is_shown_behind_more_unusual_ones_that_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trying, "NUM_SHOWN", 1)
+    units = (trying.Labelled(0, "seldom"), trying.Labelled(1, "often"))
+    # A tenth of the probe images excite the first unit more than the picture, which lies far above
+    # its mean; none excite the second more.
+    probe = np.array([[0.0] * 90 + [9.0] * 10, [0.0, 1.0] * 50])
+    values = np.zeros((1 + trying.GRID**2, 2))
+    values[0] = (8.0, 1.5)
+    (lit,) = trying._excited(trying.LabelledLayer("layer", "", units), values, probe)
+    assert (lit.unit, lit.share) == (1, 1.0)
+
+
 async def test_map_is_bright_where_covering_lowers_the_activation() -> None:
     drops = np.zeros((trying.GRID, trying.GRID))
     drops[0, 0] = 2.0
@@ -119,6 +134,21 @@ async def test_words_that_a_job_has_drawn_are_drawn_by_nobody_again(
     request = pb2.TryWordsRequest(job_id=job_id, layer=CONV, unit=unit, words=view.row.labels[0])
     assert len((await servicer.TryWords(request, None)).drawings) == 3
     assert num_drawn(desk) == before
+
+
+async def test_words_are_tried_without_a_look_at_the_other_units(
+    desk: Desk, job_id: str, servicer: CoordinatorServicer
+) -> None:
+    unit = labelled(desk, job_id)
+    statements: list[str] = []
+    event.listen(
+        desk.store.engine, "before_cursor_execute", lambda *given: statements.append(given[2])
+    )
+    request = pb2.TryWordsRequest(job_id=job_id, layer=CONV, unit=unit, words="a red door")
+    await servicer.TryWords(request, None)
+    of_units = [one for one in statements if "FROM unit" in one]
+    assert of_units
+    assert all("unit.ordinal = ?" in one for one in of_units)
 
 
 async def test_nothing_is_drawn_for_a_tenant_that_has_used_its_images(
