@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from dnd.artifacts import ArtifactStore
-from dnd.errors import NotFound, Unavailable
+from dnd.errors import NotFound, Unavailable, VersionSkew
 from dnd.jobs import JobState
 from dnd_services.coordinator import states
 from dnd_services.coordinator.budgets import Budgets
@@ -161,6 +161,8 @@ class Dispatcher:
         for job_id in wanted:
             try:
                 self._fill_rows_of(job_id)
+            except VersionSkew as error:  # it waits for a leader that knows it; the others need not
+                log.warning("%s", error.message)
             except NotFound as error:  # its index is gone; the other jobs have theirs
                 log.error("job %s: %s", job_id, error.message)
                 with self._store.writing() as session:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from coordinator_desk import Desk
@@ -18,9 +19,10 @@ from dnd.v1 import captioner_pb2, types_pb2
 from dnd_services.coordinator import states
 from dnd_services.coordinator.celery_app import MESSAGE_VERSION, VERSION_HEADER, is_known
 from dnd_services.coordinator.frozen import make_plan
-from dnd_services.coordinator.models import JobRow, WorkRow
+from dnd_services.coordinator.models import JobRow, UnitRow, WorkRow
 
 RELEASED = Path(__file__).parents[2] / "released" / "frozen_job.json"
+Later: TypeAlias = Callable[[dict[str, object]], dict[str, object]]
 LATER_FIELD = bytes([0xC2, 0x3E, 1, ord("x")])  # field 1000: the string "x"
 
 
@@ -36,12 +38,11 @@ def set_later(profile: dict[str, object]) -> dict[str, object]:
 
 @pytest.mark.parametrize("later", [freeze_later, set_later])
 def test_job_of_a_later_version_waits_at_no_cost_for_a_worker_that_knows_it(
-    desk: Desk, spec: JobSpec, later: Callable[[dict[str, object]], dict[str, object]]
+    desk: Desk, spec: JobSpec, later: Later
 ) -> None:
     job_id = desk.create(replace(spec, layers=(LayerUnits("features.conv", (12, 13)),)))
     frozen = desk.job(job_id).frozen
-    profile = json.dumps(later(json.loads(frozen["profile"])))
-    set_frozen(desk, job_id, {**frozen, "profile": profile})
+    set_profile(desk, job_id, later)
     for _ in range(5):
         desk.run_until_idle()
         desk.clock.now += 60
@@ -54,6 +55,30 @@ def test_job_of_a_later_version_waits_at_no_cost_for_a_worker_that_knows_it(
     set_frozen(desk, job_id, frozen)
     desk.run_to_end(job_id)
     assert desk.job(job_id).state == JobState.COMPLETED.value
+
+
+def test_job_of_a_later_version_whose_units_get_rows_keeps_no_other_from_work(
+    desk: Desk, spec: JobSpec
+) -> None:
+    job_id = desk.create(replace(spec, layers=(LayerUnits("features.conv", (12, 13)),)))
+    desk.tune(open_units=0)
+    desk.run_until_idle()  # it is indexed, and no unit of it has a row
+    desk.tune(open_units=4000)
+    frozen = desk.job(job_id).frozen
+    set_profile(desk, job_id, set_later)
+    desk.run_to_end(desk.create(replace(spec, layers=spec.layers[1:]), "other"))
+    assert desk.job(job_id).state == JobState.RUNNING.value
+    assert desk.rows(UnitRow, job_id=job_id) == []
+    set_frozen(desk, job_id, frozen)
+    desk.run_to_end(job_id)
+    assert desk.job(job_id).state == JobState.COMPLETED.value
+
+
+def set_profile(desk: Desk, job_id: str, later: Later) -> None:
+    """Freezes a job to a profile as a later version may have made it."""
+    frozen = desk.job(job_id).frozen
+    profile = json.dumps(later(json.loads(frozen["profile"])))
+    set_frozen(desk, job_id, {**frozen, "profile": profile})
 
 
 def set_frozen(desk: Desk, job_id: str, frozen: object) -> None:
