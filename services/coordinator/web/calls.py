@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from fastapi import Request
 from google.protobuf.message import Message
@@ -57,19 +57,16 @@ class Calls:
 
     async def ask(self, request: Message, answer: type[M]) -> M:
         """The answer of the method that takes `request`."""
-        method = self._method(request)
         with self._counted(request):
-            response = await method(request, None)
+            response = await self._method(request)(request, None)
         assert isinstance(response, answer)
         return response
 
-    def follow(self, request: Message, answer: type[M]) -> AsyncIterator[M]:
+    async def follow(self, request: Message, answer: type[M]) -> AsyncGenerator[M, None]:
         """The messages of the method that takes `request` and answers a stream."""
-        return self._traced(request, cast("AsyncIterator[M]", self._method(request)(request, None)))
-
-    async def _traced(self, request: Message, messages: AsyncIterator[M]) -> AsyncIterator[M]:
         with self._counted(request):
-            async for message in messages:
+            async for message in self._method(request)(request, None):
+                assert isinstance(message, answer)
                 yield message
 
     @contextmanager

@@ -150,7 +150,7 @@ def _note(error: BaseException) -> str:
 
 def code_of(error: BaseException) -> str:
     """The gRPC code that a call ends with when it raises `error`."""
-    if isinstance(error, asyncio.CancelledError):
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):  # its caller has gone
         return "CANCELLED"
     return CODES.get(type(error), "INTERNAL") if isinstance(error, DndError) else "INTERNAL"
 

@@ -27,6 +27,7 @@ from dnd_services.coordinator.models import LabelVectorRow, UnitRow
 from dnd_services.coordinator.record_cache import RecordCache
 from dnd_services.coordinator.web import guarding, json_forms, problems, serving
 from dnd_services.coordinator.web.app import create_app
+from dnd_services.coordinator.web.calls import Calls
 from dnd_services.coordinator.web.problems import MEDIA_TYPE, STATUSES
 from dnd_services.coordinator.web.rest import ROUTES
 
@@ -282,6 +283,24 @@ async def test_oversized_body_is_refused(desk: Desk) -> None:
         body = {"name": "x", "text": "a" * (guarding.MAX_BODY_BYTES + 1)}
         answer = await http.post("/api/v1/concept-sets", json=body)
     assert (answer.status_code, answer.json()["title"]) == (400, "RequestTooLarge")
+
+
+async def test_calls_over_rest_are_counted_as_those_over_grpc(desk: Desk, spec: JobSpec) -> None:
+    metrics, servicer, job_id = Metrics(), make_servicer(desk), desk.create(spec)
+    calls = Calls(servicer, metrics, "default", None)
+    await calls.ask(pb2.GetJobRequest(job_id=job_id), pb2.GetJobResponse)
+    with pytest.raises(NotFound):
+        await calls.ask(pb2.GetJobRequest(job_id="nosuch"), pb2.GetJobResponse)
+    watch = calls.follow(pb2.WatchJobRequest(job_id=job_id), pb2.WatchJobResponse)
+    await anext(watch)
+    await watch.aclose()  # whoever followed the job has gone
+    servicer.close()
+    (family,) = metrics.rpcs.collect()
+    assert {
+        (sample.labels["method"].rpartition("/")[2], sample.labels["code"]): sample.value
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    } == {("GetJob", "OK"): 1, ("GetJob", "NOT_FOUND"): 1, ("WatchJob", "CANCELLED"): 1}
 
 
 @asynccontextmanager
