@@ -111,7 +111,7 @@ class TaskRunner:
         Raises:
             StorageFull: There was none for long; the work is done again after its lease.
         """
-        until = time.monotonic() + _ROOM_WAIT_S
+        until = 0.0
         while True:
             try:
                 return self._store.write(
@@ -120,9 +120,11 @@ class TaskRunner:
                     )
                 )
             except StorageFull as error:
-                if time.monotonic() > until:
+                if not until:
+                    until = time.monotonic() + _ROOM_WAIT_S
+                    log.warning("stage %s: results wait: %s", group.stage, error.message)
+                elif time.monotonic() > until:
                     raise
-                log.warning("stage %s: results wait: %s", group.stage, error.message)
                 time.sleep(_LOOK_FOR_ROOM_S)
 
     def _work(self, group: Group, calls: Calls) -> Sequence[Outcome]:

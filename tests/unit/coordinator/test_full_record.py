@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from itertools import count
+from math import inf
 from typing import Any
 
 import pytest
@@ -70,24 +72,29 @@ def test_job_is_refused_while_the_record_is_full(
     desk.run_to_end(job_id)
 
 
-def test_results_wait_until_there_is_room_for_them(
-    desk: Desk, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job_id = desk.create(spec)
-    task = desk.run_to_stage("caption")
-    write, num_calls = desk.store.write, []
+def fill_disk(desk: Desk, monkeypatch: pytest.MonkeyPatch, first: int, last: float = inf) -> None:
+    """The disk is full from the `first` to the `last` transaction from now on, from 0 on."""
+    write, numbers = desk.store.write, count()
 
-    def is_full_for_long(function: Any) -> Any:
-        num_calls.append(function)
-        if 1 < len(num_calls) <= 20:  # the first one claims
+    def write_or_not(function: Any) -> Any:
+        if first <= next(numbers) <= last:
             raise StorageFull("The disk of the record is full.")
         return write(function)
 
     monkeypatch.setattr(tasks, "_LOOK_FOR_ROOM_S", 0.001)
-    monkeypatch.setattr(desk.store, "write", is_full_for_long)
+    monkeypatch.setattr(desk.store, "write", write_or_not)
+
+
+def test_results_wait_until_there_is_room_for_them(
+    desk: Desk, spec: JobSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = desk.create(spec)
+    task = desk.run_to_stage("caption")
     num_captioned = desk.fakes.captioner.faults.num_calls["CaptionImages"]
+    fill_disk(desk, monkeypatch, 1, 20)  # the first transaction claims
     assert desk.runner.run(task.stage, task.tickets) == len(task.tickets)
     assert desk.fakes.captioner.faults.num_calls["CaptionImages"] == num_captioned + 1
+    assert caplog.text.count("results wait") == 1
     desk.run_to_end(job_id)
     assert JobState(desk.job(job_id).state) is JobState.COMPLETED
 
@@ -97,19 +104,11 @@ def test_results_are_given_up_when_there_is_no_room_for_long(
 ) -> None:
     job_id = desk.create(spec)
     task = desk.run_to_stage("caption")
-    write, num_calls = desk.store.write, []
-
-    def is_full_after_claiming(function: Any) -> Any:
-        num_calls.append(function)
-        if len(num_calls) > 1:
-            raise StorageFull("The disk of the record is full.")
-        return write(function)
-
-    monkeypatch.setattr(tasks, "_ROOM_WAIT_S", 0.0)
-    monkeypatch.setattr(desk.store, "write", is_full_after_claiming)
-    with pytest.raises(StorageFull):
-        desk.runner.run(task.stage, task.tickets)
-    monkeypatch.setattr(desk.store, "write", write)
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks, "_ROOM_WAIT_S", 0.0)
+        fill_disk(desk, patch, 1)
+        with pytest.raises(StorageFull):
+            desk.runner.run(task.stage, task.tickets)
     desk.clock.now += 60  # its lease is over
     desk.reconciler.sweep()
     desk.run_to_end(job_id)
@@ -121,12 +120,8 @@ def test_nothing_is_claimed_while_the_record_is_full(
 ) -> None:
     job_id = desk.create(spec)
     task = desk.run_to_stage("caption")
-
-    def is_full_now(_: Any) -> Any:
-        raise StorageFull("The disk of the record is full.")
-
     with monkeypatch.context() as patch:
-        patch.setattr(desk.store, "write", is_full_now)
+        fill_disk(desk, patch, 0)
         assert desk.runner.run(task.stage, task.tickets) == 0
     assert {r.state for t in task.tickets for r in desk.rows(WorkRow, id=t.id)} == {states.QUEUED}
     desk.clock.now += 60  # the message counts as lost

@@ -329,6 +329,16 @@ async def read_to_end(reader: asyncio.StreamReader) -> bytes:
 POST = b"POST /api/v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
 
+async def post(port: int, num_bytes: int) -> bytes:
+    """The answer to a request with so many bytes of zeros."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = POST + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % num_bytes
+    writer.write(head + bytes(num_bytes))
+    answer = await read_to_end(reader)
+    writer.close()
+    return answer
+
+
 async def test_slow_requests_are_ended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guarding, "BODY_S", 0.2)
     monkeypatch.setattr(serving, "HEAD_S", 0.2)
@@ -378,16 +388,10 @@ async def test_bodies_of_all_callers_together_are_limited(
         first.write(POST + b"Content-Length: 9000\r\n\r\n" + bytes(4000))
         answer = b""
         while not answer.startswith(b"HTTP/1.1 429"):  # once the first body has come so far
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(POST + b"Content-Length: 2000\r\nConnection: close\r\n\r\n" + bytes(2000))
-            answer = await read_to_end(reader)
-            writer.close()
+            answer = await post(port, 2000)
         first.close()
         while answer.startswith(b"HTTP/1.1 429"):  # what it held is free again
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(POST + b"Content-Length: 2000\r\nConnection: close\r\n\r\n" + bytes(2000))
-            answer = await read_to_end(reader)
-            writer.close()
+            answer = await post(port, 2000)
         assert answer.startswith(b"HTTP/1.1 400")  # its body is no JSON
 
 
