@@ -42,15 +42,14 @@ class GroupSpan:
         """Says what came of the group: in a line, and in a span for each unit."""
         group = self.group
         bad = [one for one in report.outcomes if isinstance(one, DndError)]
+        num_late = len(group.rows) - num_written
         log.info(
             "stage %s: %d of %d done in %.2f s%s",
             group.stage,
             len(group.rows) - len(bad),
             len(group.rows),
             report.seconds,
-            f", {len(group.rows) - num_written} came too late"
-            if num_written < len(group.rows)
-            else "",
+            f", {num_late} came too late" if num_late else "",
         )
         if report.failed_whole:
             level = logging.INFO if isinstance(bad[0], Cancelled) else logging.WARNING

@@ -16,14 +16,17 @@ from coordinator_api import make_servicer
 from coordinator_desk import Desk
 
 from dnd.artifacts import ArtifactStore
-from dnd.errors import BadAnswer, FailedPrecondition
+from dnd.errors import BadAnswer, FailedPrecondition, Unavailable
 from dnd.jobs import Garbage, JobSpec, LayerUnits, UnitState
 from dnd.manifest import build_manifest
 from dnd.testing import Fakes, start_fakes
 from dnd.v1 import coordinator_pb2 as pb2
-from dnd_services.coordinator import garbage, states
-from dnd_services.coordinator.garbage import Marks, collect
+from dnd_services.coordinator import marks, states
+from dnd_services.coordinator.garbage import collect
+from dnd_services.coordinator.marks import Marks
 from dnd_services.coordinator.models import ImageSetRow, JobSetRow, LabelVectorRow
+from dnd_services.coordinator.spare_drawings import SpareDrawings
+from dnd_services.coordinator.store import paging
 from dnd_services.coordinator.store.search import hash_label
 
 DAY_S = 24 * 3600.0
@@ -174,7 +177,7 @@ def test_record_is_read_some_rows_at_a_time(
     assert len(desk.rows(ImageSetRow)) > 6
     make_old(desk.fakes.artifacts)
     expected = run_gc(desk, remove=False)
-    monkeypatch.setattr(garbage, "_ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(paging, "ROWS_AT_ONCE", 3)
     assert run_gc(desk, remove=False) == expected
 
 
@@ -194,12 +197,26 @@ def one_label(spec: JobSpec) -> JobSpec:
     return replace(spec, overrides={**spec.overrides, "score.num_labels": "1"})
 
 
+@pytest.fixture
+def first(desk: Desk, one_label: JobSpec) -> str:
+    """A job that has ended."""
+    job_id = desk.create(one_label, "first")
+    desk.run_to_end(job_id)
+    return job_id
+
+
+def start_scoring_again(desk: Desk, spec: JobSpec) -> str:
+    """A job that needs the drawings of `spec` again, about to be scored; nothing is young."""
+    job_id = desk.create(replace(spec, overrides={**spec.overrides, "score.beta": "2"}), "again")
+    desk.published.append(desk.run_to_stage("score"))
+    make_old(desk.fakes.artifacts)
+    return job_id
+
+
 def test_drawings_that_are_no_label_s_go_and_are_drawn_again_for_who_asks(
-    desk: Desk, one_label: JobSpec
+    desk: Desk, one_label: JobSpec, first: str
 ) -> None:
     artifacts = desk.fakes.artifacts
-    first = desk.create(one_label, "first")
-    desk.run_to_end(first)
     records = desk.records(first)
     losers, winners = (drawings_of(records, of_labels=one) for one in (False, True))
     assert losers
@@ -224,27 +241,38 @@ def test_drawings_that_are_no_label_s_go_and_are_drawn_again_for_who_asks(
 
 
 def test_drawings_stay_while_they_are_young_or_a_job_may_need_them(
-    desk: Desk, one_label: JobSpec
+    desk: Desk, one_label: JobSpec, first: str
 ) -> None:
     artifacts = desk.fakes.artifacts
-    first = desk.create(one_label, "first")
-    desk.run_to_end(first)
     losers = drawings_of(desk.records(first), of_labels=False)
     assert run_gc(desk, remove=True, labels_only=True).num_artifacts == 0
     make_old(artifacts)
-    going_on = desk.create(
-        replace(one_label, overrides={**one_label.overrides, "score.beta": "2"}), "going on"
-    )
-    task = desk.run_to_stage("score")
-    desk.published.append(task)
-    make_old(artifacts)
+    going_on = start_scoring_again(desk, one_label)
     run_gc(desk, remove=True, labels_only=True)
     assert losers <= contents(artifacts)
     desk.run_to_end(going_on)
     make_old(artifacts)
     run_gc(desk, remove=True, labels_only=True)
     left = drawings_of(desk.records(first) + desk.records(going_on), of_labels=False)
+    assert left
     assert not left & contents(artifacts)
+
+
+def test_drawings_that_a_job_asks_for_while_garbage_is_collected_stay(
+    desk: Desk, one_label: JobSpec, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losers = drawings_of(desk.records(first), of_labels=False)
+    make_old(desk.fakes.artifacts)
+    let_go, asking = SpareDrawings.let_go, []
+
+    def ask_before(*given: Any, **named: Any) -> None:
+        asking.append(start_scoring_again(desk, one_label))
+        let_go(*given, **named)
+
+    monkeypatch.setattr(SpareDrawings, "let_go", ask_before)
+    run_gc(desk, remove=True, labels_only=True)
+    assert losers <= contents(desk.fakes.artifacts)
+    desk.run_to_end(*asking)
 
 
 def test_drawings_of_a_job_that_can_be_retried_stay(desk: Desk, one_label: JobSpec) -> None:
@@ -267,19 +295,29 @@ def test_drawings_of_a_job_that_can_be_retried_stay(desk: Desk, one_label: JobSp
 
 
 def test_marks_know_what_was_added_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(garbage, "_MARKS_AT_ONCE", 10)
-    marks = Marks()
+    monkeypatch.setattr(marks, "_SORTED_AT_ONCE", 10)
+    marked = Marks()
     digests = [f"{number:016x}{'0' * 48}" for number in range(0, 105, 2)]
-    assert all(marks.add(digest) for digest in digests)
-    assert not any(marks.add(digest) for digest in digests)
-    assert len(marks) == len(digests)
-    assert not any(marks.has(f"{number:016x}{'0' * 48}") for number in range(1, 105, 2))
+    assert all(marked.add(digest) for digest in digests)
+    assert not any(marked.add(f"sha256:{digest}") for digest in digests)
+    assert len(marked) == len(digests)
+    assert not any(f"{number:016x}{'0' * 48}" in marked for number in range(1, 105, 2))
+
+
+def test_collection_gives_up_while_it_reads_the_record_when_the_process_shuts_down(
+    desk: Desk,
+) -> None:
+    def watch(*_: object) -> None:
+        raise Unavailable("The coordinator is shutting down.")
+
+    with pytest.raises(Unavailable):
+        collect(desk.store, desk.fakes.artifacts, DAY_S, True, watch)
 
 
 async def test_embeddings_go_with_the_last_unit_that_has_their_label(
     desk: Desk, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(garbage, "_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(paging, "ROWS_AT_ONCE", 2)
     first = desk.create(spec, "first")
     desk.run_to_end(first)
     second = desk.create(replace(spec, layers=(LayerUnits("features.conv", (14,)),)), "second")
