@@ -9,10 +9,12 @@ from typing import TypeVar
 
 from dnd.clients import Services
 from dnd.errors import DndError, NotFound
+from dnd.stages import Plan
 from dnd.types import OrError, TokenUse
 from dnd_services.coordinator import outputs
 from dnd_services.coordinator.claiming import Group
 from dnd_services.coordinator.models import JobRow, UnitRow
+from dnd_services.coordinator.reuse import JobKeys
 from dnd_services.coordinator.store.steps import UnitStep
 
 I = TypeVar("I")  # noqa: E741
@@ -33,9 +35,9 @@ class Bench:
     share_drawings: bool = False
     recall: Callable[[Sequence[str]], Mapping[str, str]] | None = None
 
-    def owner(self, job: JobRow) -> str:
-        """Who shares the results of a job."""
-        return "" if self.share_drawings else job.tenant
+    def keys(self, plan: Plan, job: JobRow) -> JobKeys:
+        """What results of a job are found by."""
+        return JobKeys(plan, "" if self.share_drawings else job.tenant, job.id)
 
 
 @dataclass(frozen=True)

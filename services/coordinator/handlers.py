@@ -140,7 +140,7 @@ def _merge_shards(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Re
 
 
 def _dissect_layers(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
-    keys = reuse.dissection_keys(plan, bench.owner(group.job), group.job.id)
+    keys = bench.keys(plan, group.job).dissections()
 
     def dissect(work: WorkRow) -> LayerDissected:
         index_ref = group.layers[work.ordinal].index_ref
@@ -159,7 +159,7 @@ def _dissect_layers(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[
 
 def _select_exemplars(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
     index_ref = group.layer.index_ref
-    keys = reuse.exemplar_keys(plan, bench.owner(group.job), group.job.id, index_ref)
+    keys = bench.keys(plan, group.job).exemplars(index_ref)
 
     def step(_: UnitRow, found: UnitExemplars) -> UnitStep:
         if found.activity is UnitActivity.LIVE and not found.exemplars:
@@ -188,7 +188,7 @@ def _settled_without_label(found: UnitExemplars) -> UnitState | None:
 
 
 def _caption_exemplars(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
-    keys = reuse.caption_keys(plan, bench.owner(group.job), group.job.id)
+    keys = bench.keys(plan, group.job).captions()
     return unit_results(
         bench,
         group,
@@ -202,9 +202,9 @@ def _caption_exemplars(bench: Bench, plan: Plan, group: Group) -> Sequence[OrErr
 
 
 def _propose_concepts(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
-    layer, owner = group.layer.layer, bench.owner(group.job)
+    layer = group.layer.layer
     dissected = _dissected(bench, plan, group)
-    keys = reuse.proposal_keys(plan, owner, group.job.id)
+    keys = bench.keys(plan, group.job).proposals()
 
     def key_of(given: tuple[int, Captions]) -> str:
         unit, captions = given
@@ -273,7 +273,7 @@ def _drawings(row: ImageSetRow) -> OrError[ImageSet]:
 def _score_concepts(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
     layer = group.layer.layer
     drawn = {row.prompt: _drawings(row) for row in group.sets.values()}
-    keys = reuse.score_keys(plan, bench.owner(group.job), group.job.id, layer)
+    keys = bench.keys(plan, group.job).scores(layer)
 
     def key_of(given: tuple[UnitExemplars, Proposal]) -> str:
         scored = reuse.scored(plan, *given, drawn)
@@ -326,7 +326,7 @@ def _measure_bank(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Re
     drawn = {
         concept: _drawings(by_prompt[stages.prompt_for(plan, concept)]) for concept in plan.bank
     }
-    keys = reuse.bank_keys(plan, bench.owner(group.job), group.job.id)
+    keys = bench.keys(plan, group.job).bank()
     measured = reuse.bank_drawn(drawn)
 
     def read(ref: str) -> None:
@@ -347,9 +347,7 @@ def _calibrate_labels(bench: Bench, plan: Plan, group: Group) -> Sequence[OrErro
         return [TooFewResults(group.bank.error or "There is no bank.")] * len(group.rows)
     bank = outputs.load(bench.services.artifacts, group.bank.output, Bank)
     layer = group.layer.layer
-    keys = reuse.calibration_keys(
-        plan, bench.owner(group.job), group.job.id, layer, group.bank.output
-    )
+    keys = bench.keys(plan, group.job).calibrations(layer, group.bank.output)
 
     def label_of(unit: UnitRow) -> LabelDrawn:
         assert unit.fresh_set_id is not None

@@ -21,25 +21,12 @@ class Keys:
     """Keys of the results of one stage of one job.
 
     Args:
-        owner: Who may share results: a tenant, or "" for all.
-        job_id: Whose results they are where a service has no digest.
-        services: Names of the services, and "target", that the stage asks.
-        settings: What of the profile and of the job the stage depends on, whatever it is for.
+        base: What they depend on, whatever the stage is asked for.
     """
 
-    def __init__(
-        self,
-        stage: str,
-        plan: Plan,
-        owner: str,
-        job_id: str,
-        services: Sequence[str],
-        *settings: object,
-    ) -> None:
-        digests = [plan.digest(name) for name in services]
-        of_job = "" if all(digests) else job_id
+    def __init__(self, stage: str, base: str) -> None:
         self._stage = stage
-        self._base = keys.digest_of(owner, of_job, digests, *settings)
+        self._base = base
 
     def of(self, *parts: object) -> str:
         """The key of the result for one unit, layer or bank."""
@@ -48,26 +35,87 @@ class Keys:
         ]
 
 
-def exemplar_keys(plan: Plan, owner: str, job_id: str, index_ref: str) -> Keys:
-    """Exemplars of units of an index; of several kinds where the profile looks for them."""
-    facets = plan.profile.facets
-    services = ["target", "scorer"] if facets.enabled else ["target"]
-    return Keys(
-        "exemplars",
-        plan,
-        owner,
-        job_id,
-        services,
-        plan.model,
-        index_ref,
-        plan.profile.exemplars,
-        facets if facets.enabled else None,
-    )
+class JobKeys:
+    """Keys of the results of one job, by stage.
 
+    Args:
+        owner: Who may share results: a tenant, or "" for all.
+        job_id: Whose results they are where a service has no digest.
+    """
 
-def caption_keys(plan: Plan, owner: str, job_id: str) -> Keys:
-    """Captions of exemplars: `of` takes `captioned`."""
-    return Keys("caption", plan, owner, job_id, ["captioner"], plan.profile.caption)
+    def __init__(self, plan: Plan, owner: str, job_id: str) -> None:
+        self._plan = plan
+        self._owner = owner
+        self._job_id = job_id
+
+    def exemplars(self, index_ref: str) -> Keys:
+        """Exemplars of units of an index; of several kinds where the profile looks for them."""
+        profile = self._plan.profile
+        facets = profile.facets if profile.facets.enabled else None
+        services = ["target", "scorer"] if facets else ["target"]
+        return self._keys(
+            "exemplars", services, self._plan.model, index_ref, profile.exemplars, facets
+        )
+
+    def captions(self) -> Keys:
+        """Captions of exemplars: `of` takes `captioned`."""
+        return self._keys("caption", ["captioner"], self._plan.profile.caption)
+
+    def proposals(self) -> Keys:
+        """Candidates: `of` takes what the language model is asked for a unit."""
+        return self._keys("summarize", ["summarizer"], self._plan.profile.propose)
+
+    def scores(self, layer: str) -> Keys:
+        """Rankings: `of` takes `scored`."""
+        plan = self._plan
+        return self._keys(
+            "score",
+            ["target", "scorer"],
+            plan.model,
+            layer,
+            plan.profile.index.pooling,
+            plan.profile.score,
+            plan.manifest_ref if plan.profile.score.probe_correlation else "",
+        )
+
+    def calibrations(self, layer: str, bank_ref: str) -> Keys:
+        """Percentiles: `of` takes the unit, its label and the label's fresh drawings."""
+        plan = self._plan
+        return self._keys(
+            "calibrate",
+            ["target", "scorer"],
+            plan.model,
+            layer,
+            plan.layers,
+            plan.profile.index.pooling,
+            plan.profile.score.show_at,
+            plan.profile.score.num_digits,
+            plan.profile.calibration.max_text_cosine,
+            bank_ref,
+        )
+
+    def dissections(self) -> Keys:
+        """Labels of a layer from the concept set: `of` takes the reference of its index."""
+        plan, settings = self._plan, self._plan.profile.dissect
+        found_by = (settings.similarity, settings.num_concepts)
+        return self._keys("dissect", ["scorer"], plan.manifest_ref, plan.concepts_ref, *found_by)
+
+    def bank(self) -> Keys:
+        """The bank, measured for the job's layers: `of` takes `bank_drawn`."""
+        plan, profile = self._plan, self._plan.profile
+        how = (profile.index.pooling, profile.score.show_at)
+        return self._keys("measure", ["target", "scorer"], plan.model, plan.layers, *how)
+
+    def _keys(self, stage: str, services: Sequence[str], *settings: object) -> Keys:
+        """Keys of a stage.
+
+        Args:
+            services: Names of the services, and "target", that the stage asks.
+            settings: What of the profile and of the job it depends on, whatever it is for.
+        """
+        digests = [self._plan.digest(name) for name in services]
+        of_job = "" if all(digests) else self._job_id
+        return Keys(stage, keys.digest_of(self._owner, of_job, digests, *settings))
 
 
 def captioned(plan: Plan, unit: UnitExemplars) -> list[object]:
@@ -76,34 +124,12 @@ def captioned(plan: Plan, unit: UnitExemplars) -> list[object]:
     return [images, stages.choose_contrast(unit, plan.profile.propose.contrast)]
 
 
-def proposal_keys(plan: Plan, owner: str, job_id: str) -> Keys:
-    """Candidates: `of` takes what the language model is asked for a unit."""
-    return Keys("summarize", plan, owner, job_id, ["summarizer"], plan.profile.propose)
-
-
 def asked_of(parts: Sequence[UnitCaptions]) -> list[object]:
     """What the language model is asked for a unit."""
     return [
         [one.captions, one.seed, [(c.text, c.origin) for c in one.candidates], one.contrast]
         for one in parts
     ]
-
-
-def score_keys(plan: Plan, owner: str, job_id: str, layer: str) -> Keys:
-    """Rankings: `of` takes `scored`."""
-    with_probe = plan.profile.score.probe_correlation
-    return Keys(
-        "score",
-        plan,
-        owner,
-        job_id,
-        ["target", "scorer"],
-        plan.model,
-        layer,
-        plan.profile.index.pooling,
-        plan.profile.score,
-        plan.manifest_ref if with_probe else "",
-    )
 
 
 def scored(
@@ -123,55 +149,6 @@ def scored(
         [[(c.text, c.origin) for c in part.candidates] for part in proposal.parts],
         [(prompt, one.images) for prompt, one in drawn if isinstance(one, ImageSet)],
     ]
-
-
-def calibration_keys(plan: Plan, owner: str, job_id: str, layer: str, bank_ref: str) -> Keys:
-    """Percentiles: `of` takes the unit, its label and the label's fresh drawings."""
-    return Keys(
-        "calibrate",
-        plan,
-        owner,
-        job_id,
-        ["target", "scorer"],
-        plan.model,
-        layer,
-        plan.layers,
-        plan.profile.index.pooling,
-        plan.profile.score.show_at,
-        plan.profile.score.num_digits,
-        plan.profile.calibration.max_text_cosine,
-        bank_ref,
-    )
-
-
-def dissection_keys(plan: Plan, owner: str, job_id: str) -> Keys:
-    """Labels of a layer from the concept set: `of` takes the reference of its index."""
-    return Keys(
-        "dissect",
-        plan,
-        owner,
-        job_id,
-        ["scorer"],
-        plan.manifest_ref,
-        plan.concepts_ref,
-        plan.profile.dissect.similarity,
-        plan.profile.dissect.num_concepts,
-    )
-
-
-def bank_keys(plan: Plan, owner: str, job_id: str) -> Keys:
-    """The bank, measured for the job's layers: `of` takes `bank_drawn`."""
-    return Keys(
-        "measure",
-        plan,
-        owner,
-        job_id,
-        ["target", "scorer"],
-        plan.model,
-        plan.layers,
-        plan.profile.index.pooling,
-        plan.profile.score.show_at,
-    )
 
 
 def bank_drawn(drawn: Mapping[str, OrError[ImageSet]]) -> list[object] | None:
