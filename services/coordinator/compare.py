@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
@@ -15,6 +14,7 @@ from dnd.types import ImageSet
 from dnd_services.coordinator import outputs, states
 from dnd_services.coordinator.frozen import artifact_key
 from dnd_services.coordinator.models import ImageSetRow, JobLayerRow, JobRow, UnitRow, WorkRow
+from dnd_services.coordinator.outcomes import LabelsCompared
 from dnd_services.coordinator.store import Store
 from dnd_services.coordinator.store.bulk import update_rows
 from dnd_services.coordinator.store.claims import Ticket, find_held, read_rows
@@ -23,11 +23,6 @@ from dnd_services.coordinator.store.sets import sample_sets
 MAX_OTHER_SETS = 200
 """Image sets that stand for all drawings of a job, at most."""
 _UNITS_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class LabelsCompared:
-    """The units of a layer have their AUC; None where there is nothing to compare with."""
 
 
 def compare_layer(

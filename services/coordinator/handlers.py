@@ -7,8 +7,6 @@ each row of its group, in order; where the call as a whole fails, it raises.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
 from dnd import calibration, stages
 from dnd.calibration import Bank, Calibration, LabelDrawn
@@ -30,6 +28,14 @@ from dnd_services.coordinator.claiming import Group
 from dnd_services.coordinator.dissections import open_dissection
 from dnd_services.coordinator.frozen import artifact_key, set_key, shards_of
 from dnd_services.coordinator.models import ImageSetRow, UnitRow, WorkRow
+from dnd_services.coordinator.outcomes import (
+    BankMeasured,
+    LayerDissected,
+    Outcome,
+    SetDrawn,
+    ShardIndexed,
+    ShardsMerged,
+)
 from dnd_services.coordinator.store.rows import count_live, encode_activities
 from dnd_services.coordinator.store.sets import Need
 from dnd_services.coordinator.store.steps import MergedLayer, UnitStep
@@ -38,55 +44,7 @@ MIN_SPARSE_SOURCES = 3
 """A sparse unit is labelled from that many different images at least (METHOD, "Sparse")."""
 
 
-@dataclass(frozen=True)
-class ShardIndexed:
-    """A shard of the index."""
-
-    ref: str
-
-
-@dataclass(frozen=True)
-class ShardsMerged:
-    """The index of all layers of a job."""
-
-    layers: tuple[MergedLayer, ...]
-
-
-@dataclass(frozen=True)
-class SharedResult:
-    """What jobs share that is of no unit.
-
-    Attributes:
-        key: What the output is found by again (`reuse.py`); empty if it is not.
-        reused: Whether it was found so.
-    """
-
-    ref: str
-    key: str = ""
-    reused: bool = False
-
-
-class LayerDissected(SharedResult):
-    """The labels of a layer from the concept set; "" for a layer without a live unit."""
-
-
-@dataclass(frozen=True)
-class SetDrawn:
-    """The drawings of a prompt."""
-
-    images: tuple[str, ...]
-
-
-class BankMeasured(SharedResult):
-    """The bank of a job, measured for its layers."""
-
-
-Result: TypeAlias = (
-    UnitStep | ShardIndexed | ShardsMerged | LayerDissected | SetDrawn | BankMeasured
-)
-
-
-def handle(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
+def handle(bench: Bench, plan: Plan, group: Group) -> Sequence[Outcome]:
     """Does the work of a group; one result or error for each of its rows.
 
     Raises:
@@ -102,9 +60,9 @@ def handle(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
     return handler(bench, plan, group)
 
 
-def _index_shards(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
+def _index_shards(bench: Bench, plan: Plan, group: Group) -> Sequence[Outcome]:
     shards = shards_of(group.job)
-    results: list[OrError[Result]] = []
+    results: list[Outcome] = []
     for work in group.works:
         try:
             results.append(
@@ -115,7 +73,7 @@ def _index_shards(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Re
     return results
 
 
-def _merge_shards(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
+def _merge_shards(bench: Bench, plan: Plan, group: Group) -> Sequence[Outcome]:
     merged = {one.layer: one for one in stages.merge_shards(bench.services, group.shard_refs)}
     layers = []
     for row in group.layers:
@@ -139,7 +97,7 @@ def _merge_shards(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Re
     return [ShardsMerged(tuple(layers))]
 
 
-def _dissect_layers(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
+def _dissect_layers(bench: Bench, plan: Plan, group: Group) -> Sequence[Outcome]:
     keys = bench.keys(plan, group.job).dissections()
 
     def dissect(work: WorkRow) -> LayerDissected:
@@ -157,7 +115,7 @@ def _dissect_layers(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[
     return [dissect(work) for work in group.works]
 
 
-def _select_exemplars(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
+def _select_exemplars(bench: Bench, plan: Plan, group: Group) -> Sequence[Outcome]:
     index_ref = group.layer.index_ref
     keys = bench.keys(plan, group.job).exemplars(index_ref)
 
@@ -187,7 +145,7 @@ def _settled_without_label(found: UnitExemplars) -> UnitState | None:
     return None
 
 
-def _caption_exemplars(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
+def _caption_exemplars(bench: Bench, plan: Plan, group: Group) -> Sequence[Outcome]:
     keys = bench.keys(plan, group.job).captions()
     return unit_results(
         bench,
@@ -201,7 +159,7 @@ def _caption_exemplars(bench: Bench, plan: Plan, group: Group) -> Sequence[OrErr
     )
 
 
-def _propose_concepts(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
+def _propose_concepts(bench: Bench, plan: Plan, group: Group) -> Sequence[Outcome]:
     layer = group.layer.layer
     dissected = _dissected(bench, plan, group)
     keys = bench.keys(plan, group.job).proposals()
@@ -251,7 +209,7 @@ def _dissected(bench: Bench, plan: Plan, group: Group) -> dict[int, UnitDissecti
     return {unit: one for unit, one in found.items() if one is not None}
 
 
-def _synthesize_images(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
+def _synthesize_images(bench: Bench, plan: Plan, group: Group) -> Sequence[Outcome]:
     prompts = [row.prompt for row in group.rows if isinstance(row, ImageSetRow)]
     answers = stages.synthesize_images(bench.services, _DRAWN_BY[group.scope](plan), prompts)
     return each(answers, lambda image_set: SetDrawn(image_set.images))
@@ -270,7 +228,7 @@ def _drawings(row: ImageSetRow) -> OrError[ImageSet]:
     return TooFewResults(row.error or "It was not drawn.")
 
 
-def _score_concepts(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
+def _score_concepts(bench: Bench, plan: Plan, group: Group) -> Sequence[Outcome]:
     layer = group.layer.layer
     drawn = {row.prompt: _drawings(row) for row in group.sets.values()}
     keys = bench.keys(plan, group.job).scores(layer)
@@ -321,7 +279,7 @@ def _fresh_need(bench: Bench, plan: Plan, group: Group, label: str) -> Need:
     return Need(key, prompt, states.FRESH)
 
 
-def _measure_bank(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
+def _measure_bank(bench: Bench, plan: Plan, group: Group) -> Sequence[Outcome]:
     by_prompt = {row.prompt: row for row in group.sets.values()}
     drawn = {
         concept: _drawings(by_prompt[stages.prompt_for(plan, concept)]) for concept in plan.bank
@@ -341,7 +299,7 @@ def _measure_bank(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Re
     return [BankMeasured(*one_result(bench, keys.of(*measured) if measured else "", read, measure))]
 
 
-def _calibrate_labels(bench: Bench, plan: Plan, group: Group) -> Sequence[OrError[Result]]:
+def _calibrate_labels(bench: Bench, plan: Plan, group: Group) -> Sequence[Outcome]:
     assert group.bank is not None, "units are calibrated once the bank has ended"
     if group.bank.state != states.DONE:
         return [TooFewResults(group.bank.error or "There is no bank.")] * len(group.rows)
@@ -375,7 +333,7 @@ def _calibrate_labels(bench: Bench, plan: Plan, group: Group) -> Sequence[OrErro
     )
 
 
-_HANDLERS: dict[tuple[str, str], Callable[[Bench, Plan, Group], Sequence[OrError[Result]]]] = {
+_HANDLERS: dict[tuple[str, str], Callable[[Bench, Plan, Group], Sequence[Outcome]]] = {
     ("index", states.SHARD): _index_shards,
     ("index", states.MERGE): _merge_shards,
     ("dissect", states.LAYER): _dissect_layers,

@@ -17,13 +17,14 @@ from dnd_services.coordinator.compare import compare_layer
 from dnd_services.coordinator.frozen import context_of, plan_of
 from dnd_services.coordinator.handlers import handle
 from dnd_services.coordinator.keeper import LeaseKeeper
+from dnd_services.coordinator.outcomes import Outcome, Report
 from dnd_services.coordinator.outputs import artifact_of
 from dnd_services.coordinator.settings import QueueSettings
 from dnd_services.coordinator.store import Store
 from dnd_services.coordinator.store.claims import Ticket
 from dnd_services.coordinator.store.results import find_results
 from dnd_services.coordinator.tracing import GroupSpan, traced
-from dnd_services.coordinator.writing import Outcome, Report, write_report
+from dnd_services.coordinator.writing import write_report
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from dnd import logs, telemetry
 from dnd.errors import Cancelled, DndError, Kind, kind_of
 from dnd_services.coordinator import states
 from dnd_services.coordinator.claiming import Group
+from dnd_services.coordinator.outcomes import Outcome, Report
 from dnd_services.coordinator.store import Store
 from dnd_services.coordinator.store.sets import Waiting, find_waiting
 from dnd_services.coordinator.store.steps import UnitStep
-from dnd_services.coordinator.writing import Outcome, Report
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
 from sqlalchemy.orm import Session
 
@@ -24,20 +22,21 @@ from dnd.errors import (
     kind_of,
 )
 from dnd.jobs import JobState
-from dnd.types import OrError
 from dnd_services.coordinator import states
 from dnd_services.coordinator.claiming import Group, Row
-from dnd_services.coordinator.compare import LabelsCompared
-from dnd_services.coordinator.handlers import (
+from dnd_services.coordinator.models import ImageSetRow, JobRow, WorkRow
+from dnd_services.coordinator.outcomes import (
     BankMeasured,
+    LabelsCompared,
     LayerDissected,
+    Outcome,
+    Report,
     Result,
     SetDrawn,
     ShardIndexed,
     ShardsMerged,
     SharedResult,
 )
-from dnd_services.coordinator.models import ImageSetRow, JobRow, WorkRow
 from dnd_services.coordinator.settings import QueueSettings
 from dnd_services.coordinator.states import counter_name
 from dnd_services.coordinator.store import health
@@ -63,26 +62,8 @@ from dnd_services.coordinator.store.steps import (
 
 log = logging.getLogger(__name__)
 
-Outcome: TypeAlias = OrError["Result | LabelsCompared"]
 _MAX_BACKOFF_S = 60.0
 _SILENT = (Unavailable, DeadlineExceeded, LlmUnavailable)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What came of a group.
-
-    Attributes:
-        outcomes: One for each row, in order.
-        failed_whole: The call failed as a whole: its error says nothing about any single row.
-        started_at: When the work began, by the store's clock.
-        seconds: What it took.
-    """
-
-    outcomes: Sequence[Outcome]
-    failed_whole: bool
-    started_at: float
-    seconds: float
 
 
 def write_report(
@@ -141,7 +122,7 @@ def _write_results(
     tally: Tally,
     job: JobRow,
     group: Group,
-    results: Sequence[tuple[Row, Result | LabelsCompared]],
+    results: Sequence[tuple[Row, Result]],
     item_s: float,
     now: float,
 ) -> None:
