@@ -6,22 +6,15 @@ from pathlib import Path
 
 import grpc
 import pytest
-from processes import exit_of, run_service
-from tiny.networks import save_vit
-from unit.activations.conftest import write_pictures
+from processes import exit_of
+from unit.activations.conftest import run_activations
 
 from dnd.v1 import activations_pb2 as pb
 from dnd.v1 import activations_pb2_grpc
 
 
 def test_process_serves_is_watched_and_drains(tmp_path: Path) -> None:
-    models, probes = tmp_path / "models.yaml", tmp_path / "probes.yaml"
-    models.write_text(f'models: {{vit: {{spec: "hf:{save_vit(tmp_path / "vit")}"}}}}')
-    write_pictures(tmp_path / "pictures", range(20))
-    probes.write_text('probes: {few: "imagefolder:pictures"}')
-    with run_service(
-        "activations", tmp_path, models=models, probes=probes, max_batch=4, threads=1
-    ) as service:
+    with run_activations(tmp_path) as service:
         service.check_watchable("dnd.v1.ActivationsService")
         stub = activations_pb2_grpc.ActivationsServiceStub(grpc.insecure_channel(service.address))
         layers = stub.ListLayers(pb.ListLayersRequest(model="vit"), timeout=60).layers

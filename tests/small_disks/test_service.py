@@ -6,10 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import run_service
 from small_disks.conftest import Disk
-from tiny.networks import save_vit
-from unit.activations.conftest import write_pictures
+from unit.activations.conftest import run_activations
 
 from dnd.artifacts import ArtifactStore
 from dnd.clients import SERVICE_NAMES, Services
@@ -21,13 +19,7 @@ def test_service_says_that_its_disk_is_full_and_goes_on_when_there_is_room(
     tmp_path: Path, make_disk: Callable[[str, int], Disk]
 ) -> None:
     disk = make_disk("artifacts", 16)
-    models, probes = tmp_path / "models.yaml", tmp_path / "probes.yaml"
-    models.write_text(f'models: {{vit: {{spec: "hf:{save_vit(tmp_path / "vit")}"}}}}')
-    write_pictures(tmp_path / "pictures", range(20))
-    probes.write_text('probes: {few: "imagefolder:pictures"}')
-    with run_service(
-        "activations", tmp_path, models=models, probes=probes, max_batch=4, threads=1
-    ) as service:
+    with run_activations(tmp_path) as service:
         store = ArtifactStore(disk.folder)
         targets = dict.fromkeys(SERVICE_NAMES, service.address)
         services = Services.connect(targets, store, deadline_s=60.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ import pytest_asyncio
 import torch
 from local_server import serve
 from PIL import Image
+from processes import Running, run_service
 from tiny import networks
 
 from dnd.artifacts import ArtifactStore
@@ -55,6 +56,19 @@ def write_pictures(folder: Path, numbers: Sequence[int]) -> Path:
     for number in numbers:
         draw(number).save(folder / f"secretname{number:03d}.png")
     return folder
+
+
+@contextmanager
+def run_activations(folder: Path) -> Iterator[Running]:
+    """The service as a process: it knows the network "vit", and "few" probe images, which are 20."""
+    models, probes = folder / "models.yaml", folder / "probes.yaml"
+    models.write_text(f'models: {{vit: {{spec: "hf:{networks.save_vit(folder / "vit")}"}}}}')
+    write_pictures(folder / "pictures", range(20))
+    probes.write_text('probes: {few: "imagefolder:pictures"}')
+    with run_service(
+        "activations", folder, models=models, probes=probes, max_batch=4, threads=1
+    ) as service:
+        yield service
 
 
 def on_device(function: Callable[[], T], num_pictures: int) -> T:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from coordinator_api import make_servicer
 from coordinator_desk import SMALL, Desk, open_desk
 
 from dnd.artifacts import ArtifactStore
 from dnd.jobs import JobSpec, LayerUnits
 from dnd.testing import Fakes, start_fakes
+from dnd_services.coordinator.servicer import CoordinatorServicer
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +47,18 @@ def spec() -> JobSpec:
         overrides=SMALL,
         seed=7,
     )
+
+
+@pytest.fixture
+def job_id(desk: Desk, spec: JobSpec) -> str:
+    """A job that has ended."""
+    made = desk.create(spec)
+    desk.run_to_end(made)
+    return made
+
+
+@pytest.fixture
+def servicer(desk: Desk) -> Iterator[CoordinatorServicer]:
+    servicer = make_servicer(desk)
+    yield servicer
+    servicer.close()

@@ -99,13 +99,6 @@ def page(chromium: Any) -> Iterator[Page]:
     assert wrong == []
 
 
-@pytest.fixture
-def job_id(desk: Desk, spec: JobSpec) -> str:
-    made = desk.create(spec)
-    desk.run_to_end(made)
-    return made
-
-
 def test_pages_are_accessible_in_light_and_dark_and_fit_a_phone(
     site: str, desk: Desk, job_id: str, page: Page
 ) -> None:

@@ -26,13 +26,6 @@ QUICK = EvaluationSettings(num_drawings=3)
 NULLS = {"shuffled", "constant", "random", "first", "oracle"}
 
 
-@pytest.fixture
-def job_id(desk: Desk, spec: JobSpec) -> str:
-    job_id = desk.create(spec)
-    desk.run_to_end(job_id)
-    return job_id
-
-
 def ask(
     desk: Desk,
     job_id: str,

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coordinator_api import make_servicer
 from coordinator_desk import Desk
 
 from dnd.artifacts import ArtifactStore
@@ -25,6 +24,7 @@ from dnd_services.coordinator import marks, states
 from dnd_services.coordinator.garbage import collect
 from dnd_services.coordinator.marks import Marks
 from dnd_services.coordinator.models import ImageSetRow, JobSetRow, LabelVectorRow
+from dnd_services.coordinator.servicer import CoordinatorServicer
 from dnd_services.coordinator.spare_drawings import SpareDrawings
 from dnd_services.coordinator.store import paging
 from dnd_services.coordinator.store.search import hash_label
@@ -315,14 +315,13 @@ def test_collection_gives_up_while_it_reads_the_record_when_the_process_shuts_do
 
 
 async def test_embeddings_go_with_the_last_unit_that_has_their_label(
-    desk: Desk, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, spec: JobSpec, servicer: CoordinatorServicer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paging, "ROWS_AT_ONCE", 2)
     first = desk.create(spec, "first")
     desk.run_to_end(first)
     second = desk.create(replace(spec, layers=(LayerUnits("features.conv", (14,)),)), "second")
     desk.run_to_end(second)
-    servicer = make_servicer(desk)
     search = pb2.SearchLabelsRequest(text="red", mode=pb2.SEARCH_MODE_MEANING)
     await servicer.SearchLabels(search, None)
     labels = {
@@ -338,4 +337,3 @@ async def test_embeddings_go_with_the_last_unit_that_has_their_label(
     assert run_gc(desk, remove=True).num_vectors == only_first
     assert {row.label for row in desk.rows(LabelVectorRow)} == set(map(hash_label, labels[second]))
     await servicer.SearchLabels(search, None)
-    servicer.close()

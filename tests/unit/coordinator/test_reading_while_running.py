@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,13 +13,6 @@ from dnd.jobs import JobSpec
 from dnd.v1 import coordinator_pb2 as pb2
 from dnd_services.coordinator import result_methods
 from dnd_services.coordinator.servicer import CoordinatorServicer
-
-
-@pytest.fixture
-def servicer(desk: Desk) -> Iterator[CoordinatorServicer]:
-    servicer = make_servicer(desk)
-    yield servicer
-    servicer.close()
 
 
 def states_of(parts: list[pb2.ExportLabelsResponse]) -> Counter[int]:

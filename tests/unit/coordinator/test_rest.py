@@ -25,6 +25,7 @@ from dnd_services.coordinator import views
 from dnd_services.coordinator.access import MAX_GUESSES, Gate
 from dnd_services.coordinator.models import LabelVectorRow, UnitRow
 from dnd_services.coordinator.record_cache import RecordCache
+from dnd_services.coordinator.servicer import CoordinatorServicer
 from dnd_services.coordinator.web import guarding, json_forms, problems, serving
 from dnd_services.coordinator.web.app import create_app
 from dnd_services.coordinator.web.calls import Calls
@@ -266,16 +267,16 @@ async def test_images_of_results_are_answered_and_nothing_else(desk: Desk, done:
         "file:%2f%2f%2fetc%2fpasswd",
     ],
 )
-async def test_references_lead_to_no_other_files(desk: Desk, done: str, ref: str) -> None:
+async def test_references_lead_to_no_other_files(
+    desk: Desk, done: str, ref: str, servicer: CoordinatorServicer
+) -> None:
     async with serve_web(desk) as http:
         answer = await http.get(f"/api/v1/jobs/{done}/images/{ref}")
         assert answer.status_code in (400, 404)
         assert answer.headers["content-type"] == MEDIA_TYPE
-    servicer = make_servicer(desk)
     request = pb2.GetImagesRequest(job_id=done, refs=[unquote(ref)])
     with pytest.raises(NotFound, match="have no image"):
         await servicer.GetImages(request, None)
-    servicer.close()
 
 
 async def test_oversized_body_is_refused(desk: Desk) -> None:
@@ -285,8 +286,10 @@ async def test_oversized_body_is_refused(desk: Desk) -> None:
     assert (answer.status_code, answer.json()["title"]) == (400, "RequestTooLarge")
 
 
-async def test_calls_over_rest_are_counted_as_those_over_grpc(desk: Desk, spec: JobSpec) -> None:
-    metrics, servicer, job_id = Metrics(), make_servicer(desk), desk.create(spec)
+async def test_calls_over_rest_are_counted_as_those_over_grpc(
+    desk: Desk, spec: JobSpec, servicer: CoordinatorServicer
+) -> None:
+    metrics, job_id = Metrics(), desk.create(spec)
     calls = Calls(servicer, metrics, "default", None)
     await calls.ask(pb2.GetJobRequest(job_id=job_id), pb2.GetJobResponse)
     with pytest.raises(NotFound):
@@ -294,7 +297,6 @@ async def test_calls_over_rest_are_counted_as_those_over_grpc(desk: Desk, spec: 
     watch = calls.follow(pb2.WatchJobRequest(job_id=job_id), pb2.WatchJobResponse)
     await anext(watch)
     await watch.aclose()  # whoever followed the job has gone
-    servicer.close()
     (family,) = metrics.rpcs.collect()
     assert {
         (sample.labels["method"].rpartition("/")[2], sample.labels["code"]): sample.value

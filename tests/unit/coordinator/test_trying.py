@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from sqlalchemy import event
 
 from dnd.errors import FailedPrecondition, InvalidInput, Unavailable
 from dnd.images import decode_image, encode_png
-from dnd.jobs import JobSpec, UnitState
+from dnd.jobs import UnitState
 from dnd.v1 import coordinator_pb2 as pb2
 from dnd_services.coordinator import trying
 from dnd_services.coordinator.budgets import Budgets, TenantRules
@@ -23,20 +22,6 @@ from dnd_services.coordinator.store.spending import read_usage, tenant_key
 
 CONV = "features.conv"
 PICTURE = encode_png(Image.new("RGB", (640, 400), "red"))
-
-
-@pytest.fixture
-def job_id(desk: Desk, spec: JobSpec) -> str:
-    made = desk.create(spec)
-    desk.run_to_end(made)
-    return made
-
-
-@pytest.fixture
-def servicer(desk: Desk, job_id: str) -> Iterator[CoordinatorServicer]:
-    servicer = make_servicer(desk)
-    yield servicer
-    servicer.close()
 
 
 def labelled(desk: Desk, job_id: str) -> int:
@@ -93,7 +78,7 @@ def test_unit_that_is_excited_is_shown_behind_more_unusual_ones_that_are_not(
     assert (lit.unit, lit.share) == (1, 1.0)
 
 
-async def test_map_is_bright_where_covering_lowers_the_activation() -> None:
+def test_map_is_bright_where_covering_lowers_the_activation() -> None:
     drops = np.zeros((trying.GRID, trying.GRID))
     drops[0, 0] = 2.0
     image = Image.new("RGB", (70, 70), "black")
@@ -167,6 +152,7 @@ async def test_nothing_is_drawn_for_a_tenant_that_has_used_its_images(
     servicer.close()
 
 
+@pytest.mark.usefixtures("job_id")
 async def test_unit_is_named_with_its_layer(servicer: CoordinatorServicer) -> None:
     with pytest.raises(InvalidInput, match="No layer is given"):
         await servicer.TryWords(pb2.TryWordsRequest(unit=4, words="a dog"), None)
