@@ -1,4 +1,4 @@
-"""What a handler works with, and how results for units are found again, computed and kept."""
+"""What a handler works with, and how results are found again, computed and kept."""
 
 from __future__ import annotations
 

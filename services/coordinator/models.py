@@ -187,7 +187,8 @@ class WorkRow(Claimable, Base):
     Attributes:
         ordinal: Which shard, unit (its ordinal) or layer (its place).
         blockers: Things that must end before it becomes READY.
-        output: What it gave, where no other table holds it: the reference of a shard or a bank.
+        output: What it gave, where no other table holds it: the reference of a shard, of a
+            dissection or of a bank.
     """
 
     __tablename__ = "work"
@@ -258,7 +259,7 @@ class SetWaitRow(Base):
 
 
 class ResultRow(Base):
-    """What a stage gave for a unit, for whoever asks the same again (`reuse.py`).
+    """What a stage gave for a unit, a layer or a bank, for whoever asks the same (`reuse.py`).
 
     It keeps no artifact alive: garbage collection removes the row with it.
     """

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -25,6 +25,7 @@ from dnd_services.coordinator.frozen import plan_of
 from dnd_services.coordinator.models import JobLayerRow, JobRow, UnitRow
 from dnd_services.coordinator.store.reading import read_layers
 
+T = TypeVar("T")
 GRID = 7
 SIDE = 256
 NUM_SHOWN = 24
@@ -268,8 +269,7 @@ def check_words(words: str) -> str:
 
 def draw(trial: Trial, prompt: str) -> ImageSet:
     """Drawings of a prompt, by the settings of the job."""
-    drawn: ImageSet = _good(stages.synthesize_images(trial.services, trial.plan, [prompt]))
-    return drawn
+    return _good(stages.synthesize_images(trial.services, trial.plan, [prompt]))
 
 
 def measure_drawings(
@@ -313,7 +313,8 @@ def _shown(image: Image.Image) -> bytes:
     return encode_thumbnail(image, SHOWN_SIDE, _QUALITY)
 
 
-def _good(answers: Sequence[OrError[Any]]) -> Any:
+def _good(answers: Sequence[OrError[T]]) -> T:
+    """The one answer. Raises its error."""
     (answer,) = answers
     if isinstance(answer, DndError):
         raise answer

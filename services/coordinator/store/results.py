@@ -1,4 +1,4 @@
-"""Results of stages by key: computed for one unit, there for all that ask the same."""
+"""Results of stages by key: computed once, there for all that ask the same."""
 
 from __future__ import annotations
 

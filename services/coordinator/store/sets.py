@@ -324,7 +324,7 @@ def find_waiting(session: Session, set_ids: Sequence[int]) -> list[Waiting]:
             SetWaitRow,
             and_(SetWaitRow.job_id == UnitRow.job_id, SetWaitRow.ordinal == UnitRow.ordinal),
         )
-        .where(SetWaitRow.set_id.in_(list(set_ids)))
+        .where(among(session, SetWaitRow.set_id, set_ids))
         .distinct()
     )
     return [Waiting(*row) for row in session.execute(statement)]

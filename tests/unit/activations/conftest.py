@@ -60,7 +60,7 @@ def write_pictures(folder: Path, numbers: Sequence[int]) -> Path:
 
 @contextmanager
 def run_activations(folder: Path) -> Iterator[Running]:
-    """The service as a process: it knows the network "vit", and "few" probe images, which are 20."""
+    """The service as a process, with the network "vit" and 20 probe images, "few"."""
     models, probes = folder / "models.yaml", folder / "probes.yaml"
     models.write_text(f'models: {{vit: {{spec: "hf:{networks.save_vit(folder / "vit")}"}}}}')
     write_pictures(folder / "pictures", range(20))
