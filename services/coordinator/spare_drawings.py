@@ -25,7 +25,7 @@ from dnd_services.coordinator.store.bulk import among
 GOES_ON = JobRow.state.in_((JobState.RUNNING.value, JobState.PAUSED.value))
 _SETS_AT_ONCE = 1000
 
-ReadRows: TypeAlias = Callable[..., Iterator[Row[Any]]]
+ReadRows: TypeAlias = Callable[..., Iterator[Row[*tuple[Any, ...]]]]
 """`rows_in_pages` of a store."""
 
 

@@ -19,7 +19,7 @@ def rows_in_pages(
     key: InstrumentedAttribute[Any],
     *columns: InstrumentedAttribute[Any],
     where: Sequence[ColumnElement[bool]] = (),
-) -> Iterator[Row[Any]]:
+) -> Iterator[Row[*tuple[Any, ...]]]:
     """(key, *columns) of the rows of a table, by `key`, each page in a transaction of its own.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -101,9 +102,13 @@ def list_vectors(session: Session, after: tuple[str, str], limit: int) -> list[t
 
 def forget_vectors(session: Session, keys: Sequence[tuple[str, str]]) -> None:
     """Removes embeddings by model and `hash_label`."""
-    for some in chunks(keys, _ROWS_PER_STATEMENT):
-        key = tuple_(LabelVectorRow.model, LabelVectorRow.label)
-        session.execute(delete(LabelVectorRow).where(key.in_(some)))
+    of_model: defaultdict[str, list[str]] = defaultdict(list)
+    for model, label in keys:
+        of_model[model].append(label)
+    for model, labels in of_model.items():  # by pairs SQLite would look through the whole table
+        for some in chunks(labels, _ROWS_PER_STATEMENT):
+            of_some = LabelVectorRow.label.in_(some)
+            session.execute(delete(LabelVectorRow).where(LabelVectorRow.model == model, of_some))
 
 
 def hash_label(label: str) -> str:
