@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 
 import pytest
 import redis
+from processes import PYTHON, SOURCE
 from sqlalchemy import select
 
 from dnd.client import Client, UnitResult
@@ -57,7 +57,6 @@ SPEC = JobSpec(
     seed=7,
 )
 """12 units of two layers: of them dead 1, tied 1, sparse 1."""
-SOURCE = Path(__file__).parent.parent / "src"
 
 T = TypeVar("T")
 Process = subprocess.Popen[bytes]
@@ -222,7 +221,7 @@ class CoordinatorStack:
             "endpoints_file": self._ready_file(name),
         }
         environment = {f"DND_{key.upper()}": str(value) for key, value in variables.items()}
-        command = [sys.executable, "-m", f"dnd_services.{module}"]
+        command = [PYTHON, "-P", "-m", f"dnd_services.{module}"]
         return self._spawn(name, command, environment | {"PYTHONPATH": str(self.source)})
 
     def _spawn(self, name: str, command: Sequence[str], environment: dict[str, str]) -> Process:

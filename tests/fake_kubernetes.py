@@ -73,8 +73,10 @@ class FakeCluster:
         last = path.rpartition("/")[2]
         if inside or last in ("deployments", "pods", "persistentvolumeclaims", "jobs", "events"):
             return 200, {"kind": "List", "items": inside}
-        if last in ("scaledobjects", "nodes", "v1alpha1"):
+        if last in ("scaledobjects", "horizontalpodautoscalers", "nodes"):
             return 200, {"kind": "List", "items": inside}
+        if re.fullmatch(r"/apis/[^/]+/v\w+", path):
+            return 200, {"kind": "APIResourceList"}
         return 404, _status("NotFound", f'"{last}" not found')
 
     def _merge(self, path: str, change: dict[str, Any]) -> tuple[int, Any]:

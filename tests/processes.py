@@ -21,6 +21,18 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 START_S = 240.0
 
 
+def _of_services() -> tuple[str, Path]:
+    image = os.environ.get("REPLAYED_IMAGE")
+    if image:
+        return str(Path(image) / "venv" / "bin" / "python"), Path(image) / "app"
+    return sys.executable, Path(__file__).parent.parent / "src"
+
+
+PYTHON, SOURCE = _of_services()
+"""What services are started with and where their modules are: this checkout's, or those of the
+image that replay_image.py has built and runs contract tests against."""
+
+
 @dataclass(frozen=True)
 class Running:
     """A service that is ready.
@@ -89,12 +101,11 @@ def run_service(stage: str, folder: Path, **settings: object) -> Iterator[Runnin
 
 def start(stage: str, variables: Mapping[str, object]) -> subprocess.Popen[str]:
     """Starts a service; its stderr is a pipe."""
-    source = Path(__file__).parent.parent / "src"
     inherited = {name: value for name, value in os.environ.items() if name[:4] != "DND_"}
     return subprocess.Popen(
-        [sys.executable, "-m", f"dnd_services.{stage}"],
+        [PYTHON, "-P", "-m", f"dnd_services.{stage}"],
         env=inherited
-        | {"PYTHONPATH": str(source), "HF_HUB_OFFLINE": "1"}
+        | {"PYTHONPATH": str(SOURCE), "HF_HUB_OFFLINE": "1"}
         | {f"DND_{name.upper()}": str(value) for name, value in variables.items()},
         stderr=subprocess.PIPE,
         text=True,

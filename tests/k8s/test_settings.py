@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import fields
 from pathlib import PurePosixPath
 
 import pytest
+from images import ROOT
 from k8s.manifests import (
     OVERLAYS,
     Workload,
@@ -96,6 +98,58 @@ def test_shared_variables_are_read_by_somebody(name: str) -> None:
         for key in config["data"]:
             if key.startswith("DND_"):
                 assert key in known, key
+
+
+# Who reads what is not ours: the hub's client, tokenizers, the C library and OpenMP, the store of
+# a bucket, the exporter of traces; the image of PostgreSQL, and the command that starts Redis.
+OTHERS = re.compile(
+    "HOME|HF_HUB_OFFLINE|TOKENIZERS_PARALLELISM|MALLOC_(ARENA_MAX|MMAP_THRESHOLD_|TRIM_THRESHOLD_)"
+    "|OMP_WAIT_POLICY|AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|REGION|ENDPOINT)"
+    "|OTEL_(EXPORTER_OTLP_ENDPOINT|TRACES_SAMPLER|TRACES_SAMPLER_ARG)"
+    "|POSTGRES_(DB|USER|PASSWORD)|PGDATA|PASSWORD"
+)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_variables_that_are_not_ours_are_known_by_name(name: str) -> None:
+    for one in workloads(overlay(name)):
+        for key in environment(overlay(name), one):
+            assert key.startswith("DND_") or OTHERS.fullmatch(key), (one.name, key)
+
+
+def test_what_processes_read_beside_their_settings_is_a_setting_or_of_the_command_line() -> None:
+    """Modules look into the environment themselves: for logs, probes and `dnd` on a machine."""
+    classes = [settings_class(one) for name, one in CASES if name == "gpu"]
+    known = {f"DND_{item.name.upper()}" for cls in classes for item in fields(cls)}
+    of_the_command_line = {"DND_HOME", "DND_SERVER", "DND_TOKEN", "DND_TOKEN_FILE"}
+    read = set()
+    for folder in ("src/dnd", "services"):
+        for file in (ROOT / folder).rglob("*.py"):
+            read |= set(re.findall(r"""environ(?:\.get\(|\[)["'](DND_\w+)""", file.read_text()))
+            read |= set(re.findall(r"""envvar=["'](DND_\w+)""", file.read_text()))
+    assert read - known == of_the_command_line
+    assert "DND_LOG_FORMAT" in read
+
+
+def test_the_page_on_deploying_makes_every_secret_with_the_keys_that_pods_read() -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text().replace("\\\n", " ")
+    made: dict[str, set[str]] = {}
+    for line in re.findall(r"^kubectl -n dnd create secret generic (.*)$", page, re.MULTILINE):
+        keys = re.findall(r"--from-(?:literal|file)=([\w-]+)=", line)
+        made.setdefault(line.split()[0], set()).update(keys)
+    read: dict[str, set[str]] = {}
+    for name in OVERLAYS:
+        for one in workloads(overlay(name)):
+            for entry in one.main.get("env", []):
+                key = entry.get("valueFrom", {}).get("secretKeyRef", {})
+                if key and not key.get("optional"):
+                    read.setdefault(key["name"], set()).add(key["key"])
+            for variable in ("DND_ADMIN_TOKEN_FILE", "DND_API_KEY_FILE"):
+                if path := environment(overlay(name), one).get(variable):
+                    volume = one.mounts()[str(PurePosixPath(path).parent)]
+                    secret = volume["secret"]["secretName"]
+                    read.setdefault(secret, set()).add(PurePosixPath(path).name)
+    assert made == read
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

@@ -13,8 +13,8 @@ import click
 from dnd.cli.console import format_duration, print_table, say, warn
 from dnd.cluster import ClusterApi, Rollout, Snapshot, examine, read_manifests, read_snapshot
 from dnd.cluster.doctor import EXPECTED
-from dnd.cluster.manifests import path_of
-from dnd.cluster.snapshot import PAUSED, component_of, rollout_of
+from dnd.cluster.manifests import INSTALLED_BY, KINDS, path_of
+from dnd.cluster.snapshot import PAUSED, component_of, ended_as, rollout_of
 from dnd.errors import DeadlineExceeded, FailedPrecondition, NotFound, UnknownName, suggest
 
 _LOOK_EVERY_S = 2.0
@@ -50,6 +50,7 @@ def apply(api: ClusterApi, source: Path, force: bool) -> None:
     Jobs that have ended are made anew where they differ, since the cluster does not change them.
     """
     manifests = read_manifests(source)
+    _expect_kinds(api, {str(one["kind"]) for one in manifests})
     for manifest in manifests:
         try:
             api.apply(manifest, force=force)
@@ -61,9 +62,20 @@ def apply(api: ClusterApi, source: Path, force: bool) -> None:
     say(f"{len(manifests)} objects applied. Next: dnd cluster wait")
 
 
+def _expect_kinds(api: ClusterApi, kinds: set[str]) -> None:
+    """Raises FailedPrecondition if the cluster lacks an API, before anything is sent to it."""
+    for needed, installer in INSTALLED_BY.items():
+        asked = sorted(kind for kind in kinds if KINDS[kind][0] == needed)
+        if asked and not api.knows(f"/{needed}"):
+            raise FailedPrecondition(
+                f"The cluster knows no {' and no '.join(asked)}: install {installer}, or leave "
+                "the component that has them out of your overlay (docs/deploy.md). Nothing was "
+                "applied."
+            )
+
+
 def _has_ended(api: ClusterApi, manifest: dict[str, Any]) -> bool:
-    conditions = api.get(path_of(manifest, api.namespace)).get("status", {}).get("conditions", ())
-    return any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions)
+    return bool(ended_as(api.get(path_of(manifest, api.namespace))))
 
 
 def _replace_job(api: ClusterApi, manifest: dict[str, Any]) -> None:
@@ -126,17 +138,21 @@ def _say_backlog(snapshot: Snapshot) -> None:
 def scale(api: ClusterApi, name: str, replicas: int) -> None:
     """Set the REPLICAS of a service or worker NAME.
 
-    Where KEDA scales it, it is held at that number until `dnd cluster pause-autoscaling --resume`.
+    Where KEDA scales it, it is held at that number until `dnd cluster pause-autoscaling --resume`;
+    a plain HorizontalPodAutoscaler changes it again, but for 0.
     """
     _expect_deployment(name)
-    try:
-        api.get(f"{api.keda}/{name}")
-    except NotFound:
-        api.merge(f"{api.apps}/deployments/{name}/scale", {"spec": {"replicas": replicas}})
-        say(f"{name}: {replicas} replicas.")
+    if api.knows(f"{api.keda}/{name}"):
+        _annotate(api, name, str(replicas))
+        say(f"{name}: {replicas} replicas; its autoscaler is paused.")
         return
-    _annotate(api, name, str(replicas))
-    say(f"{name}: {replicas} replicas; its autoscaler is paused.")
+    api.merge(f"{api.apps}/deployments/{name}/scale", {"spec": {"replicas": replicas}})
+    if not api.knows(f"{api.autoscalers}/{name}"):
+        say(f"{name}: {replicas} replicas.")
+    elif replicas:
+        say(f"{name}: {replicas} replicas, until its autoscaler decides otherwise.")
+    else:
+        say(f"{name}: 0 replicas; its autoscaler rests until it is scaled up again.")
 
 
 @cluster.command("pause-autoscaling")
@@ -153,7 +169,9 @@ def pause_autoscaling(api: ClusterApi, replicas: int, resume: bool) -> None:
     """Hold everything that KEDA scales at a number of replicas."""
     names = [str(one["metadata"]["name"]) for one in api.list(api.keda)]
     if not names:
-        raise NotFound(f"There are no ScaledObjects in the namespace {api.namespace}.")
+        raise NotFound(
+            f"There are no ScaledObjects in the namespace {api.namespace}: KEDA scales nothing."
+        )
     for name in names:
         _annotate(api, name, None if resume else str(replicas))
     held = "decided by KEDA again" if resume else f"held at {replicas}"
@@ -176,13 +194,17 @@ def _annotate(api: ClusterApi, name: str, replicas: str | None) -> None:
     help="Give up after this time.",
 )
 def wait(api: ClusterApi, timeout_s: float) -> None:
-    """Wait until every Deployment is as it was asked for."""
+    """Wait until every Deployment is as it was asked for, and every Job is complete."""
     until = time.monotonic() + timeout_s
     while True:
         rollouts = [rollout_of(one) for one in api.list(f"{api.apps}/deployments")]
-        if broken := [f"{one.name}: {one.problem}" for one in rollouts if one.problem]:
+        jobs = {str(one["metadata"]["name"]): ended_as(one) for one in api.list(api.jobs)}
+        broken = [f"{one.name}: {one.problem}" for one in rollouts if one.problem]
+        broken += [f"job {name} has failed" for name, how in jobs.items() if how == "Failed"]
+        if broken:
             raise FailedPrecondition("; ".join(broken) + ". See dnd cluster doctor.")
         left = [one.name for one in rollouts if not one.is_done]
+        left += [f"job {name}" for name, how in jobs.items() if not how]
         if rollouts and not left:
             say(f"{len(rollouts)} Deployments are ready.")
             return

@@ -69,9 +69,27 @@ class ClusterApi:
         return f"/apis/apps/v1/namespaces/{self.namespace}"
 
     @property
+    def jobs(self) -> str:
+        """Path of the namespace's Jobs."""
+        return f"/apis/batch/v1/namespaces/{self.namespace}/jobs"
+
+    @property
     def keda(self) -> str:
         """Path of the namespace's ScaledObjects."""
         return f"/apis/keda.sh/v1alpha1/namespaces/{self.namespace}/scaledobjects"
+
+    @property
+    def autoscalers(self) -> str:
+        """Path of the namespace's HorizontalPodAutoscalers."""
+        return f"/apis/autoscaling/v2/namespaces/{self.namespace}/horizontalpodautoscalers"
+
+    def knows(self, path: str) -> bool:
+        """Whether there is something at a path: an API, "/apis/keda.sh/v1alpha1", or an object."""
+        try:
+            self.get(path)
+        except NotFound:
+            return False
+        return True
 
     def get(self, path: str) -> Any:
         """An object.

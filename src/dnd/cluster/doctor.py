@@ -80,7 +80,7 @@ def _autoscaling(snapshot: Snapshot) -> Iterator[Finding]:
         for one in snapshot.deployments
         if "replicas" not in _applied(one) and one["metadata"]["name"] not in _BY_HAND
     ]
-    if ours and not snapshot.has_keda and not snapshot.scaled:
+    if ours and not snapshot.has_keda and not snapshot.hpas:
         yield Finding(
             "KEDA",
             "the cluster knows no ScaledObjects, and Deployments leave their replicas to them",
@@ -97,6 +97,24 @@ def _autoscaling(snapshot: Snapshot) -> Iterator[Finding]:
                     str(condition.get("message", "is not ready")),
                     "can KEDA reach coordinator:9090? (network policy `backlog`)",
                 )
+    for one in snapshot.hpas:
+        yield from _plain_autoscaler(one)
+
+
+def _plain_autoscaler(autoscaler: Object) -> Iterator[Finding]:
+    name = autoscaler["metadata"]["name"]
+    for condition in autoscaler.get("status", {}).get("conditions", ()):
+        if condition["type"] not in ("AbleToScale", "ScalingActive"):
+            continue
+        if condition["status"] != "False":
+            continue
+        yield Finding(
+            f"horizontalpodautoscaler {name}",
+            str(condition.get("message", "does not scale")),
+            f"dnd cluster scale {name} 1"
+            if condition.get("reason") == "ScalingDisabled"
+            else "is dnd_backlog_seconds offered as an external metric? (docs/operations.md)",
+        )
 
 
 def _applied(deployment: Object) -> Object:

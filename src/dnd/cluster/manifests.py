@@ -35,6 +35,13 @@ KINDS: Mapping[str, tuple[str, str, bool]] = {
     "PrometheusRule": ("apis/monitoring.coreos.com/v1", "prometheusrules", True),
 }
 
+INSTALLED_BY: Mapping[str, str] = {
+    "apis/cert-manager.io/v1": "cert-manager",
+    "apis/keda.sh/v1alpha1": "KEDA",
+    "apis/monitoring.coreos.com/v1": "the Prometheus operator",
+}
+"""What brings APIs to a cluster that Kubernetes itself does not have."""
+
 
 def path_of(manifest: Mapping[str, Any], namespace: str) -> str:
     """Where the API server keeps an object.

@@ -48,6 +48,7 @@ class Snapshot:
 
     Attributes:
         gpus: GPUs that nodes offer; None if nodes may not be looked at.
+        hpas: HorizontalPodAutoscalers but those that KEDA has made for its ScaledObjects.
         has_keda: Whether the cluster knows ScaledObjects.
         backlog: Seconds of work by stage; empty if no coordinator could be asked.
     """
@@ -57,6 +58,7 @@ class Snapshot:
     claims: Sequence[Object] = ()
     jobs: Sequence[Object] = ()
     scaled: Sequence[Object] = ()
+    hpas: Sequence[Object] = ()
     warnings: Sequence[Object] = ()
     gpus: int | None = None
     has_keda: bool = False
@@ -82,11 +84,12 @@ def read_snapshot(api: ClusterApi) -> Snapshot:
         deployments=api.list(f"{api.apps}/deployments"),
         pods=api.list(f"{api.root}/pods"),
         claims=api.list(f"{api.root}/persistentvolumeclaims"),
-        jobs=api.list(f"/apis/batch/v1/namespaces/{api.namespace}/jobs"),
+        jobs=api.list(api.jobs),
         scaled=api.list(api.keda),
+        hpas=[one for one in api.list(api.autoscalers) if not _is_of_keda(one)],
         warnings=[e for e in api.list(f"{api.root}/events") if e.get("type") == "Warning"],
         gpus=_count_gpus(api),
-        has_keda=_knows(api, "/apis/keda.sh/v1alpha1"),
+        has_keda=api.knows("/apis/keda.sh/v1alpha1"),
         backlog=_read_backlog(api),
     )
 
@@ -111,6 +114,14 @@ def rollout_of(deployment: Object) -> Rollout:
     )
 
 
+def ended_as(job: Object) -> str:
+    """ "Complete" or "Failed"; empty while a Job has not ended."""
+    for condition in job.get("status", {}).get("conditions", ()):
+        if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
+            return str(condition["type"])
+    return ""
+
+
 def gpus_of(pod: Object) -> int:
     """GPUs that a pod's specification asks for."""
     containers = pod.get("containers", ())
@@ -129,11 +140,9 @@ def _count_gpus(api: ClusterApi) -> int | None:
     return sum(int(one["status"].get("allocatable", {}).get(GPU, 0)) for one in nodes)
 
 
-def _knows(api: ClusterApi, path: str) -> bool:
-    try:
-        return bool(api.get(path))
-    except DndError:
-        return False
+def _is_of_keda(autoscaler: Object) -> bool:
+    owners = autoscaler["metadata"].get("ownerReferences", ())
+    return any(owner.get("kind") == "ScaledObject" for owner in owners)
 
 
 def _read_backlog(api: ClusterApi) -> dict[str, float]:

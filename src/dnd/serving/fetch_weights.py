@@ -11,6 +11,8 @@ weights.yaml names what becomes a folder below /models:
         files: {config.json: <sha256>, model.safetensors: <sha256>}
 
 A folder appears when all of its files are there and checked; one that is complete is left alone.
+From the hub come the listed files and no others, first to a folder beside it on the same volume, so
+that there must be room for what is fetched twice.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from dnd.serving.weights import is_weights_file, resolve_weights
 
 SUMS = "SHA256SUMS"
 """Written beside the files, as `sha256sum --check` reads it."""
+
+_DOWNLOADS = ".downloads"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -99,7 +103,8 @@ def fetch(weights: Weights, folder: Path) -> bool:
     target = folder / weights.name
     if not _differences(weights, target):
         return False
-    source = resolve_weights(weights.source)
+    downloads = folder / _DOWNLOADS
+    source = resolve_weights(weights.source, files=weights.files, cache=downloads)
     if wrong := _differences(weights, source):
         raise ModelMissing(f"{weights.name}: {weights.source} is not what was listed: {wrong}.")
     draft = folder / f".{weights.name}.draft"
@@ -113,6 +118,7 @@ def fetch(weights: Weights, folder: Path) -> bool:
         raise ModelMissing(f"{weights.name}: the copy in {folder} is damaged: {wrong}.")
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
+    shutil.rmtree(downloads, ignore_errors=True)
     return True
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import glob
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from dnd.errors import BadSetting, ModelMissing, UnsafeModelFile
@@ -14,13 +16,16 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _CONFIGS = (".json", ".txt", ".model", ".jinja")
 
 
-def resolve_weights(name: str) -> Path:
+def resolve_weights(name: str, *, files: Iterable[str] = (), cache: Path | None = None) -> Path:
     """The local folder or file of the weights `name`.
 
     Args:
         name: A folder or file; "pack:starter/captioner" for a pack of this distribution; or a hub
             name with a pinned revision, "owner/name@revision", which is looked for in the local
             cache first.
+        files: What is brought from the hub, by paths in the repository; everything that
+            `weights_digest` names if there are none.
+        cache: Where what comes from the hub is kept; None for the hub's own place.
 
     Raises:
         BadSetting: The name is empty, or a hub name without a revision.
@@ -39,7 +44,8 @@ def resolve_weights(name: str) -> Path:
             f"DND_MODEL = {name!r}: no such folder, and a hub name needs a pinned revision, "
             "'owner/name@revision'."
         )
-    return _from_hub(repository, revision)
+    patterns = [glob.escape(file) for file in files] or [f"*{one}" for one in _WEIGHTS + _CONFIGS]
+    return _from_hub(repository, revision, patterns, cache)
 
 
 def has_pack(name: str) -> bool:
@@ -66,7 +72,7 @@ def _packs() -> Path:
         raise ModelMissing("The packs are not installed with this copy of dnd.") from None
 
 
-def _from_hub(repository: str, revision: str) -> Path:
+def _from_hub(repository: str, revision: str, patterns: list[str], cache: Path | None) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ModuleNotFoundError:
@@ -79,7 +85,8 @@ def _from_hub(repository: str, revision: str) -> Path:
             snapshot_download(
                 repository,
                 revision=revision,
-                allow_patterns=[f"*{suffix}" for suffix in _WEIGHTS + _CONFIGS],
+                allow_patterns=patterns,
+                cache_dir=cache,
                 local_files_only=os.environ.get("HF_HUB_OFFLINE") == "1",
             )
         )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
+import pytest
 from unit.cli.conftest import Command
 
 from dnd.cli.app import SECTIONS, app
@@ -41,3 +45,43 @@ def test_prints_help_when_called_without_a_command(dnd: Command) -> None:
     outcome = dnd()
     assert outcome.status == 2
     assert "Commands work on the stack" in outcome.out + outcome.err
+
+
+# cli.md is generated, and its help texts are prose.
+PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "cli.md"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_a_page_shows_exist_with_their_options(page: Path) -> None:
+    for line in commands_in(page.read_text(encoding="utf-8")):
+        command: click.Command = app
+        words = line.split()[1:]
+        while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+            assert words[0] in command.commands, f"{page.name}: {line}"
+            command = command.commands[words.pop(0)]
+        known = {
+            "-h",
+            "--help",
+            *(one for p in command.params for one in (*p.opts, *p.secondary_opts)),
+        }
+        for word in words:
+            option = word.partition("=")[0].rstrip(")],.;")
+            assert not option.startswith("-") or option in known, f"{page.name}: {line}: {option}"
+
+
+def commands_in(text: str) -> Iterator[str]:
+    """Calls of `dnd` in blocks of code and in the text, up to a pipe, comment or redirection."""
+    fence = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    for block in fence.findall(text):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in re.split(r"&&|[;|<>]", line.partition("#")[0]):
+                yield from re.findall(r"^\s*(?:\$ )?(dnd .*)", part)
+    for span in re.findall(r"`(dnd [^`]+)`", fence.sub("", text)):
+        yield re.split(r"[;|<>#]", " ".join(span.split()))[0]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    folders = "benchmarks|deploy|docs|examples|packs|protos|scripts|services|src|tests"
+    for path in re.findall(rf"`((?:{folders})/[\w./*-]+)`", page.read_text(encoding="utf-8")):
+        assert any(ROOT.glob(path)), f"{page.name}: {path}"

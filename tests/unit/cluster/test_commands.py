@@ -24,6 +24,8 @@ from dnd.errors import BadSetting, DndError, FailedPrecondition, Unavailable
 
 APPS = "/apis/apps/v1/namespaces/dnd/deployments"
 CORE = "/api/v1/namespaces/dnd"
+JOBS = "/apis/batch/v1/namespaces/dnd/jobs"
+HPAS = "/apis/autoscaling/v2/namespaces/dnd/horizontalpodautoscalers"
 SCALED = "/apis/keda.sh/v1alpha1/namespaces/dnd/scaledobjects"
 Dnd = Callable[..., Result]
 
@@ -115,6 +117,21 @@ def test_wait_returns_once_all_are_ready_and_gives_up_by_name(
     assert "scorer: the rollout got nowhere in its time" in error.message
 
 
+def test_wait_is_for_jobs_too(cluster: FakeCluster, dnd: Dnd) -> None:
+    """They bring weights and probe images, without which there are no labels."""
+    job: dict[str, Any] = {"metadata": {"name": "fetch-weights"}, "status": {"active": 1}}
+    cluster.put(JOBS, job)
+    error = dnd("wait", "--timeout", "0").exception
+    assert isinstance(error, DndError)
+    assert "job fetch-weights is not ready" in error.message
+    job["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+    assert dnd("wait").exit_code == 0
+    job["status"] = {"conditions": [{"type": "Failed", "status": "True"}]}
+    error = dnd("wait").exception
+    assert isinstance(error, FailedPrecondition)
+    assert "job fetch-weights has failed" in error.message
+
+
 def test_logs_are_of_all_pods_of_a_name(cluster: FakeCluster, dnd: Dnd) -> None:
     cluster.texts[f"{CORE}/pods/scorer-7d4b9c6f5-x2x9p/log"] = "serving on 0.0.0.0:7000\n"
     assert dnd("logs", "scorer").output == "== scorer-7d4b9c6f5-x2x9p\nserving on 0.0.0.0:7000\n"
@@ -195,7 +212,7 @@ def test_doctor_finds_what_the_cluster_lacks(cluster: FakeCluster, api: ClusterA
     cluster.put(f"{CORE}/events", event)
     failed = {"type": "Failed", "status": "True", "message": "Job has reached its backoff limit"}
     job = {"metadata": {"name": "fetch-weights"}, "status": {"conditions": [failed]}}
-    cluster.put("/apis/batch/v1/namespaces/dnd/jobs", job)
+    cluster.put(JOBS, job)
     del cluster.objects[f"{APPS}/worker-index"]
     found = {finding.where: finding for finding in examine(read_snapshot(api))}
     assert "no node offers nvidia.com/gpu" in found["nodes"].what
@@ -222,6 +239,46 @@ def test_doctor_finds_that_keda_is_missing_or_blind(cluster: FakeCluster, api: C
     cluster.unknown = ("/apis/keda.sh",)
     (finding,) = examine(read_snapshot(api))
     assert finding.where == "KEDA"
+
+
+def autoscaler(name: str, type_: str, reason: str) -> dict[str, Any]:
+    """A HorizontalPodAutoscaler one of whose conditions does not hold."""
+    condition = {"type": type_, "status": "False", "reason": reason, "message": f"{reason}: why"}
+    return {"metadata": {"name": name}, "status": {"conditions": [condition]}}
+
+
+def test_plain_autoscalers_are_no_lack_of_keda_and_are_looked_at(
+    cluster: FakeCluster, api: ClusterApi, dnd: Dnd
+) -> None:
+    managed = {"manager": "dnd", "fieldsV1": {"f:spec": {"f:template": {}}}}  # not the replicas
+    cluster.objects[f"{APPS}/synthesizer"]["metadata"]["managedFields"] = [managed]
+    cluster.unknown = ("/apis/keda.sh",)
+    cluster.put(HPAS, autoscaler("synthesizer", "ScalingLimited", "DesiredWithinRange"))
+    assert examine(read_snapshot(api)) == []
+    cluster.put(HPAS, autoscaler("synthesizer", "ScalingActive", "FailedGetExternalMetric"))
+    cluster.put(HPAS, autoscaler("scorer", "ScalingActive", "ScalingDisabled"))
+    scorer, synthesizer = examine(read_snapshot(api))
+    assert "FailedGetExternalMetric" in synthesizer.what
+    assert "offered as an external metric" in synthesizer.remedy
+    assert (scorer.where, scorer.remedy) == (
+        "horizontalpodautoscaler scorer",
+        "dnd cluster scale scorer 1",
+    )
+    assert "until its autoscaler decides otherwise" in dnd("scale", "scorer", "2").output
+    assert "rests until it is scaled up" in dnd("scale", "scorer", "0").output
+    assert cluster.objects[f"{APPS}/scorer"]["spec"]["replicas"] == 0
+    assert dnd("scale", "captioner", "2").output == "captioner: 2 replicas.\n"  # no autoscaler
+    assert "KEDA scales nothing" in str(dnd("pause-autoscaling").exception)
+
+
+def test_autoscalers_that_keda_has_made_are_its_own_affair(
+    cluster: FakeCluster, api: ClusterApi
+) -> None:
+    owner = [{"kind": "ScaledObject", "name": "synthesizer"}]
+    made = autoscaler("keda-hpa-synthesizer", "ScalingActive", "ScalingDisabled")
+    made["metadata"]["ownerReferences"] = owner
+    cluster.put(HPAS, made)
+    assert examine(read_snapshot(api)) == []
 
 
 def test_doctor_knows_that_the_judges_replicas_are_the_operators(
@@ -265,6 +322,23 @@ def test_apply_sends_valid_objects_in_an_order_that_works(
     num_objects = len(cluster.objects)
     assert dnd("apply", str(file)).exit_code == 0
     assert len(cluster.objects) == num_objects
+
+
+def test_apply_sends_nothing_to_a_cluster_that_lacks_an_operator(
+    cluster: FakeCluster, dnd: Dnd, tmp_path: Path
+) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text("\n---\n".join(json.dumps(one) for one in overlay("gpu")))
+    for group, lacking in (
+        ("cert-manager.io", "no Certificate and no Issuer: install cert-manager"),
+        ("keda.sh", "no ScaledObject: install KEDA"),
+        ("monitoring.coreos.com", "no PodMonitor and no PrometheusRule: install the Prometheus"),
+    ):
+        cluster.unknown = (f"/apis/{group}",)
+        error = dnd("apply", str(file)).exception
+        assert isinstance(error, FailedPrecondition)
+        assert lacking in error.message
+    assert not [method for method, _, _ in cluster.asked if method == "PATCH"]
 
 
 def test_apply_names_a_conflict_and_takes_over_with_force(

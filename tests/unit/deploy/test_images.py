@@ -136,6 +136,20 @@ def test_there_is_a_lock_for_every_image() -> None:
     assert {path.stem for path in LOCKS} == set(locked_extras())
 
 
+def test_no_compiler_is_in_an_image() -> None:
+    """Wheels alone are installed (above), so none is needed; `slim` is the base image without one.
+
+    Locks with CUDA have what compiles for the GPU, which torch brings: Triton and NVIDIA's NVRTC.
+    """
+    compilers = {"cmake", "cython", "meson", "ninja", "pybind11", "scikit-build", "ziglang"}
+    for path in LOCKS:
+        assert not compilers & set(read_lock(path)), path.stem
+    for image in IMAGES:
+        dockerfile = read_dockerfile(image)
+        assert re.fullmatch(r"python:3\.11-slim-\w+", dockerfile.arguments["PYTHON_IMAGE"])
+        assert "apt-get" not in (ROOT / "services" / image / "Dockerfile").read_text()
+
+
 def test_images_of_what_needs_no_torch_have_none() -> None:
     for path in LOCKS:
         heavy = {"torch", "transformers", "diffusers"} & set(read_lock(path))
@@ -162,17 +176,22 @@ PROCESSES = {
 }
 
 
-def compose_settings(name: str) -> ServerSettings:
-    environ = {key: str(value) for key, value in PROCESSES[name]["environment"].items()}
+def settings_class(name: str) -> type[ServerSettings]:
+    """The settings that a process of compose.yaml reads."""
     if name == "coordinator":
-        return load(CoordinatorSettings, [], environ)
+        return CoordinatorSettings
     if name.startswith("worker-"):
-        return load(WorkerSettings, [], environ)
+        return WorkerSettings
     program = "scorer" if name == JUDGE else name
     assert PROCESSES[name]["image"].startswith(f"dnd-{program}:")
     module = importlib.import_module(f"dnd_services.{program}.__main__")
-    cls: type[ServerSettings] = getattr(module, f"{program.capitalize()}Settings")
-    found = load(cls, [], environ)
+    found: type[ServerSettings] = getattr(module, f"{program.capitalize()}Settings")
+    return found
+
+
+def compose_settings(name: str) -> ServerSettings:
+    environ = {key: str(value) for key, value in PROCESSES[name]["environment"].items()}
+    found = load(settings_class(name), [], environ)
     assert {f"DND_{key.upper()}" for key in vars(found)} >= {k for k in environ if k[:4] == "DND_"}
     return found
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -65,6 +67,32 @@ def test_other_weights_than_listed_leave_the_folder_as_it_was(
     assert main([str(manifest), str(models)]) == 2
     assert "model.safetensors missing" in capsys.readouterr().err
     assert list(models.iterdir()) == []
+
+
+def test_from_the_hub_come_the_listed_files_alone_and_nothing_stays_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a fake of the hub. Repositories hold the same weights in several formats."""
+    models = tmp_path / "models"
+    models.mkdir()
+    asked: list[dict[str, Any]] = []
+
+    def download(repository: str, **how: Any) -> str:
+        asked.append({"repository": repository, **how})
+        made = Path(how["cache_dir"]) / "snapshot"
+        (made / "unet").mkdir(parents=True)
+        (made / "unet" / "model.safetensors").write_bytes(b"weights")
+        return str(made)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    files = {"unet/model.safetensors": hashlib.sha256(b"weights").hexdigest()}
+    source = {"source": "owner/name@0123abc", "files": files}
+    assert main([str(manifest_of(tmp_path, synthesizer=source)), str(models)]) == 0
+    (call,) = asked
+    assert (call["repository"], call["revision"]) == ("owner/name", "0123abc")
+    assert call["allow_patterns"] == ["unet/model.safetensors"]
+    assert Path(call["cache_dir"]).is_relative_to(models), "/tmp of a pod has no room for weights"
+    assert {path.name for path in models.iterdir()} == {"synthesizer"}
 
 
 @pytest.mark.parametrize(
