@@ -66,6 +66,23 @@ def test_model_servers_drain_within_their_grace(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpu", "spot"])
+def test_weights_come_by_the_job_alone_and_pods_read_them_offline(name: str) -> None:
+    with_models = set()
+    for one in workloads(overlay(name)):
+        writes = one.name == "fetch-weights"
+        offline = environment(overlay(name), one).get("HF_HUB_OFFLINE") == "1"
+        assert offline or one.kind == "Job", one.name
+        assert not (offline and writes)
+        for mount in one.main.get("volumeMounts", []):
+            if mount["mountPath"] == "/models":
+                assert bool(mount.get("readOnly")) != writes
+                with_models.add(one.name)
+        model = environment(overlay(name), one).get("DND_MODEL") or "/models/"
+        assert model.startswith(("/models/", "openai:")), one.name
+    assert with_models >= {"fetch-weights", "captioner", "synthesizer", "scorer", "judge"}
+
+
+@pytest.mark.parametrize("name", ["gpu", "spot"])
 def test_gpu_pods_ask_for_one_and_are_not_started_ahead(name: str) -> None:
     with_gpu = {}
     for one in workloads(overlay(name)):

@@ -324,6 +324,23 @@ def test_apply_sends_valid_objects_in_an_order_that_works(
     assert len(cluster.objects) == num_objects
 
 
+def test_what_scale_and_pause_change_stays_valid(cluster: FakeCluster, dnd: Dnd) -> None:
+    for one in overlay("gpu"):
+        if one["kind"] == "ScaledObject":
+            cluster.put(SCALED, json.loads(json.dumps(one)))
+    assert dnd("pause-autoscaling", "--replicas", "0").exit_code == 0
+    assert dnd("scale", "synthesizer", "4").exit_code == 0
+    paused = [one for path, one in cluster.objects.items() if path.startswith(SCALED)]
+    assert len(paused) == 11
+    for scaled in paused:
+        assert scaled["metadata"]["annotations"][PAUSED] in ("0", "4")
+        check(scaled, "1.37")
+    assert dnd("scale", "judge", "2").exit_code == 0
+    (change,) = [body for _, path, body in cluster.asked if path == f"{APPS}/judge/scale"]
+    scale = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "judge"}}
+    check(scale | change, "1.37")
+
+
 def test_apply_sends_nothing_to_a_cluster_that_lacks_an_operator(
     cluster: FakeCluster, dnd: Dnd, tmp_path: Path
 ) -> None:
