@@ -224,13 +224,11 @@ def first_labels(folder: Path, made: Secrets, units: str) -> None:
     dnd(*words, "--yes", "--out", "results", environ=environ, cwd=own)
     records = [json.loads(line) for line in (own / "results" / "labels.jsonl").open()]
     for one in records:
-        say(f"unit {one['unit']}: {one.get('label') or one.get('state')}")
-    assert any(one.get("label") for one in records)
-    token = dnd(
-        *("tokens", "create", "laptop", "--tenant", "team", "--server", "coordinator:7000"),
-        environ=environ,
-        cwd=own,
-    )
+        say(f"unit {one['unit']}: {one['state']} {[label['text'] for label in one['labels']]}")
+    assert any(one["labels"] for one in records)
+    server = ("--server", "coordinator:7000")
+    dnd("evaluate", records[0]["job"], *server, environ=environ, cwd=own)
+    token = dnd("tokens", "create", "laptop", "--tenant", "team", *server, environ=environ, cwd=own)
     assert "laptop" in token or len(token.strip()) >= 32
     with urllib.request.urlopen("http://coordinator.dnd.svc:9090/metrics", timeout=10) as metrics:
         assert 'dnd_backlog_seconds{stage="synthesize"}' in metrics.read().decode()
