@@ -27,6 +27,7 @@ from dnd_services.coordinator.reconciler import Reconciler
 from dnd_services.coordinator.settings import CoordinatorSettings
 from dnd_services.coordinator.states import counter_name
 from dnd_services.coordinator.store import Store, deleting, jobs, reading
+from dnd_services.coordinator.store.claims import Ticket
 from dnd_services.coordinator.store.counters import UNIT, read_counters
 from dnd_services.coordinator.store.leases import beat
 from dnd_services.coordinator.tasks import TaskRunner
@@ -75,7 +76,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.use(self.budgets)
-        self.reconciler = Reconciler(self.store, self.settings)
+        self.reconciler = Reconciler(self.store, self.settings, self.waiting)
         self.keeper = LeaseKeeper(self.store, self.settings, "worker")
         self.runner = self.make_runner("worker")
         self.planner = Planner(self.services, quick_s=5.0)
@@ -100,6 +101,10 @@ class Desk:
     def publish(self, task: Task) -> None:
         self.published.append(task)
         self.delivered.append(task)
+
+    def waiting(self, stage: str) -> set[Ticket]:
+        """Tickets of the messages of a stage that nobody has taken yet."""
+        return {t for task in self.published if task.stage == stage for t in task.tickets}
 
     def create(self, spec: JobSpec, request_id: str = "r", tenant: str = "default") -> str:
         """Makes a job as the API does; its id."""

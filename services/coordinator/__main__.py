@@ -28,6 +28,7 @@ from dnd_services.coordinator.record_metrics import RecordCollector
 from dnd_services.coordinator.servicer import CoordinatorServicer
 from dnd_services.coordinator.settings import CoordinatorSettings
 from dnd_services.coordinator.store import Store
+from dnd_services.coordinator.waiting import Waiting
 from dnd_services.coordinator.web.app import create_app
 from dnd_services.coordinator.web.serving import WebServer
 
@@ -43,13 +44,13 @@ def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
         settings.targets, artifacts, deadline_s=settings.rpc_deadline_s, tls=settings.tls
     )
     app = make_app(settings.redis)
-    nudge = Nudge(settings.redis)
+    nudge, waiting = Nudge(settings.redis), Waiting(settings.redis)
     metrics.registry.register(RecordCollector(store, settings.heartbeat_s * SILENT_BEATS))
     leader = Leader(
         store,
         settings,
         Dispatcher(store, settings, lambda task: publish(app, task), artifacts, budgets),
-        Reconciler(store, settings),
+        Reconciler(store, settings, waiting.tickets),
         nudge,
         owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",
     )
@@ -76,6 +77,7 @@ def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
         services.close()
         app.close()
         nudge.close()
+        waiting.close()
         store.close()
 
     return StageService("dnd.v1.CoordinatorService", add, close, start)

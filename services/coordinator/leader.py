@@ -18,6 +18,8 @@ from dnd_services.coordinator.store.leases import lead, step_down
 log = logging.getLogger(__name__)
 
 _AFTER_FAILURE_S = 1.0
+_LEAST_WAIT_S = 0.01
+"""0 would be for ever."""
 
 
 class Leader:
@@ -67,16 +69,23 @@ class Leader:
                     self._stop.wait(self._settings.leader_s / 4)
                     continue
                 self._dispatcher.run_round()
-                if time.monotonic() - self._swept_at >= self._settings.sweep_s:
+                if self._sweeps_in_s() <= 0:
                     self._swept_at = time.monotonic()
-                    self._reconciler.sweep()
-                self._nudge.wait(self._settings.poll_s)
+                    if self._reconciler.sweep():
+                        continue  # what was found is handed out at once
+                self._nudge.wait(
+                    min(self._settings.poll_s, max(self._sweeps_in_s(), _LEAST_WAIT_S))
+                )
             except DndError as error:  # the broker is away, or a disk is full
                 log.warning("%s", error.message)
                 self._stop.wait(_AFTER_FAILURE_S)
             except Exception:
                 log.exception("a round failed")
                 self._stop.wait(_AFTER_FAILURE_S)
+
+    def _sweeps_in_s(self) -> float:
+        """Time until the next sweep is due, seconds."""
+        return self._swept_at + self._settings.sweep_s - time.monotonic()
 
     def _leads(self) -> bool:
         """Renews the lease when a third of it is over."""

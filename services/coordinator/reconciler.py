@@ -6,18 +6,15 @@ It also removes the rows of deleted jobs.
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sqlalchemy import TextClause, and_, or_, select
 from sqlalchemy.orm import Session
 
-from dnd.errors import Internal
+from dnd.errors import Internal, Unavailable
 from dnd.jobs import JobState
 from dnd_services.coordinator import states
 from dnd_services.coordinator.claiming import Row
-from dnd_services.coordinator.dispatcher import SILENT_BEATS
 from dnd_services.coordinator.models import (
     SET_IN_FLIGHT,
     WORK_IN_FLIGHT,
@@ -26,10 +23,10 @@ from dnd_services.coordinator.models import (
 )
 from dnd_services.coordinator.settings import CoordinatorSettings
 from dnd_services.coordinator.store import Store
-from dnd_services.coordinator.store.claims import move, read_rows
+from dnd_services.coordinator.store.claims import Ticket, move, read_rows
 from dnd_services.coordinator.store.counters import Tally
 from dnd_services.coordinator.store.deleting import deleted_jobs, purge_rows
-from dnd_services.coordinator.store.leases import find_idle_stages, forget_replicas
+from dnd_services.coordinator.store.leases import forget_replicas
 from dnd_services.coordinator.store.sets import end_sets
 from dnd_services.coordinator.store.steps import read_job
 from dnd_services.coordinator.writing import end_in_failure
@@ -43,27 +40,35 @@ _PURGES_PER_SWEEP = 5
 MAX_LOSSES = 5
 """Work whose worker went away that often has failed: it is likely to be the cause."""
 
-
-R = TypeVar("R", WorkRow, ImageSetRow)
-
-_IN_FLIGHT: tuple[tuple[type[WorkRow] | type[ImageSetRow], TextClause], ...] = (
-    (WorkRow, WORK_IN_FLIGHT),
-    (ImageSetRow, SET_IN_FLIGHT),
-)
+_IN_FLIGHT: Mapping[type[WorkRow] | type[ImageSetRow], TextClause] = {
+    WorkRow: WORK_IN_FLIGHT,
+    ImageSetRow: SET_IN_FLIGHT,
+}
 
 
 class Reconciler:
-    """Sweeps the record now and then."""
+    """Sweeps the record now and then.
 
-    def __init__(self, store: Store, settings: CoordinatorSettings) -> None:
+    Args:
+        waiting: Tickets of a stage whose messages no worker has taken yet; raises Unavailable.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: CoordinatorSettings,
+        waiting: Callable[[str], Collection[Ticket]],
+    ) -> None:
         self._store = store
         self._settings = settings
+        self._waiting = waiting
 
     def sweep(self) -> int:
         """Puts lost work back to READY; answers how many rows."""
         with self._store.reading() as session:
             now = self._store.now(session)
-            lost = self._find_lost(session, now)
+            found = [(table, self._find_in(session, table, now)) for table in _IN_FLIGHT]
+        lost = [(table, self._without_waiting(rows)) for table, rows in found]
         num_rows = 0
         for table, rows in lost:
             if rows:
@@ -85,34 +90,35 @@ class Reconciler:
                 with self._store.writing() as session:
                     purge_rows(session, job_id, _PURGED_AT_ONCE)
 
-    def _find_lost(
-        self, session: Session, now: float
-    ) -> list[tuple[type[WorkRow] | type[ImageSetRow], list[Row]]]:
-        num_tasks: Counter[str] = Counter()
-        for table, in_flight in _IN_FLIGHT:
-            running = select(table.owner, table.task).where(
-                in_flight, table.state == states.RUNNING, table.lease_until >= now
-            )
-            num_tasks.update(owner for owner, _ in session.execute(running.distinct()))
-        silent_s = SILENT_BEATS * self._settings.heartbeat_s
-        idle = find_idle_stages(session, now, silent_s, num_tasks)
-
-        return [
-            (WorkRow, self._find_in(session, WorkRow, WORK_IN_FLIGHT, idle, now)),
-            (ImageSetRow, self._find_in(session, ImageSetRow, SET_IN_FLIGHT, idle, now)),
-        ]
-
     def _find_in(
-        self, session: Session, table: type[R], in_flight: TextClause, idle: set[str], now: float
+        self, session: Session, table: type[WorkRow] | type[ImageSetRow], now: float
     ) -> list[Row]:
-        """Rows whose lease is over, and such as have long waited for a stage that is idle."""
+        """Rows whose lease is over, and such as were handed out a lease ago and not claimed."""
         expired = and_(table.state == states.RUNNING, table.lease_until < now)
-        waits_long = and_(
+        unclaimed = and_(
             table.state == states.QUEUED, table.queued_at + self._settings.lease_s < now
         )
-        found = session.scalars(select(table).where(in_flight, or_(expired, waits_long)))
-        # While all threads are busy a message may wait for as long as it takes.
-        return [row for row in found if row.state == states.RUNNING or _stage_of(row) in idle]
+        statement = select(table).where(_IN_FLIGHT[table], or_(expired, unclaimed))
+        return list(session.scalars(statement))
+
+    def _without_waiting(self, rows: Sequence[Row]) -> list[Row]:
+        """Leaves out what still waits in a queue: for as long as it takes, while threads are busy.
+
+        A message that has just been taken out looks as if it were lost. It costs nothing: what is
+        claimed, or handed out again, by the one is refused to the other.
+        """
+        stages = {_stage_of(row) for row in rows if row.state == states.QUEUED}
+        try:
+            waiting = {stage: self._waiting(stage) for stage in stages}
+        except Unavailable as error:
+            log.warning("nobody knows which messages are lost: %s", error.message)
+            return [row for row in rows if row.state == states.RUNNING]
+        return [
+            row
+            for row in rows
+            if row.state == states.RUNNING
+            or Ticket(row.id, row.fence) not in waiting[_stage_of(row)]
+        ]
 
     def _put_back(
         self, session: Session, table: type[WorkRow] | type[ImageSetRow], ids: Sequence[int]

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chaos.faults import Fault
+from chaos.recovery import Struck
 from chaos.worlds import POSTGRES, SQLITE, WORKERS, World, start_world
 from tcp_proxy import Mode
 
@@ -74,11 +76,22 @@ def world(world_of: World) -> World:
 
 
 @pytest.fixture
-def record_recovery(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
-    """Keeps the seconds from a fault's end until all that was under way had gone on."""
-    return lambda fault, seconds: request.node.user_properties.extend(
-        [("fault", fault), (_RECOVERY, round(seconds, 2))]
-    )
+def record_recovery(
+    request: pytest.FixtureRequest,
+) -> Callable[[str, Fault, Struck, float], None]:
+    """Keeps what a fault struck, and the seconds until all of that had gone on."""
+
+    def keep(name: str, fault: Fault, struck: Struck, seconds: float) -> None:
+        request.node.user_properties.extend(
+            [
+                ("fault", name),
+                ("bound_s", fault.bound_s),
+                ("num_struck", struck.num_rows),
+                (_RECOVERY, round(seconds, 2)),
+            ]
+        )
+
+    return keep
 
 
 def _commit() -> str:
@@ -118,12 +131,15 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"chaos: CHAOS_SEED={SEED} repeats the choice of faults")
-    found: defaultdict[str, list[float]] = defaultdict(list)
+    found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in _lines():
         if _RECOVERY in line:
-            found[line["fault"]].append(line[_RECOVERY])
-    for name, seconds in found.items():
+            found[line["fault"]].append(line)
+    for name, lines in found.items():
+        seconds = [line[_RECOVERY] for line in lines]
+        num_struck = sum(line["num_struck"] for line in lines)
         terminalreporter.write_line(
-            f"{name:50} {len(seconds)} runs passed; gone on after "
-            f"{statistics.median(seconds):.1f} s, {max(seconds):.1f} s at most"
+            f"{name:45} {len(lines)} runs, {num_struck:4} rows struck, gone on after "
+            f"{statistics.median(seconds):.1f} s, {max(seconds):.1f} s at most; "
+            f"within {lines[0]['bound_s']:.1f} s where nothing else runs"
         )

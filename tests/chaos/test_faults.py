@@ -1,7 +1,8 @@
 """Each fault, on each back end, with each seed: `make chaos`. Part of them run in `make test`.
 
 While a job of 208 units runs, one fault strikes. Every unit must end once, with the records of a
-quiet run; counters must equal the rows, nothing may be left open, and attempts are bounded.
+quiet run; counters must equal the rows, nothing may be left open, and attempts are bounded. What it
+struck must have gone on in time.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from chaos.faults import FAULTS
+from chaos.faults import FAULTS, Fault
+from chaos.recovery import Struck, wait_for_recovery
 from chaos.worlds import BIG, NUM_UNITS, WORKERS, World
 from coordinator_desk import check_counters
 from coordinator_stack import CoordinatorStack, finish, records, wait_until
@@ -20,15 +21,17 @@ from coordinator_stack import CoordinatorStack, finish, records, wait_until
 from dnd.clients import SERVICE_NAMES
 from dnd.jobs import JobState, UnitState
 from dnd_services.coordinator import states
-from dnd_services.coordinator.models import ImageSetRow, WorkRow
+from dnd_services.coordinator.models import WorkRow
 
 LATENCY_S = 0.15
 """Of each call while the job runs, so that there is something to disturb."""
+SLACK_S = 2.0
+"""For rounds, sweeps, processes and calls that a loaded machine keeps waiting."""
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_nothing_is_lost_or_doubled_when_a_fault_strikes(
-    world: World, seed: int, name: str, record_recovery: Callable[[str, float], None]
+    world: World, seed: int, name: str, record_recovery: Callable[[str, Fault, Struck, float], None]
 ) -> None:
     rng, fault = random.Random(f"{name} {seed}"), FAULTS[name]
     stack, fakes = world.stack, world.fakes
@@ -39,11 +42,9 @@ def test_nothing_is_lost_or_doubled_when_a_fault_strikes(
         wait_until(lambda: is_under_way(stack, job_id), "units are worked on")
         time.sleep(rng.uniform(0, 2))
         assert not client.get_job(job_id).state.ended, "there is nothing left to disturb"
-    fault.strike(world, rng)
-    held = in_flight(stack)
-    over = time.monotonic()
-    wait_until(lambda: not held & in_flight(stack), "what was under way has gone on")
-    record_recovery(name, time.monotonic() - over)
+    with fault.strike(world, rng) as struck:
+        recovery_s = wait_for_recovery(struck)
+    record_recovery(name, fault, struck, recovery_s)
     slow_down(world, 0.0)
     with stack.client(tenant, retry_s=60.0) as client:  # the coordinator may have another port
         job = finish(client, job_id)
@@ -57,6 +58,7 @@ def test_nothing_is_lost_or_doubled_when_a_fault_strikes(
     assert max(row.attempts for row in rows) <= fault.max_attempts
     assert {row.state for row in rows} <= {states.DONE, states.SKIPPED}
     assert set(stack.workers) == set(WORKERS)
+    assert recovery_s <= fault.bound_s + SLACK_S
 
 
 def slow_down(world: World, latency_s: float) -> None:
@@ -67,13 +69,3 @@ def slow_down(world: World, latency_s: float) -> None:
 def is_under_way(stack: CoordinatorStack, job_id: str) -> bool:
     rows = stack.rows(WorkRow, job_id=job_id, state=states.RUNNING)
     return any(row.scope == states.UNITS for row in rows)
-
-
-def in_flight(stack: CoordinatorStack) -> set[Any]:
-    """What has been handed out and has not ended, each time that it was."""
-    return {
-        (table.__tablename__, row.id, row.fence)
-        for table in (WorkRow, ImageSetRow)
-        for state in states.IN_FLIGHT
-        for row in stack.rows(table, state=state)
-    }

@@ -25,6 +25,7 @@ BIG = replace(SPEC, model="broad", layers=(LayerUnits("block"),))
 NUM_UNITS = 208
 WORKERS = ("first", "second", "third")
 BROKER = "broker"
+RPC_DEADLINE_S = 5.0
 
 
 @dataclass
@@ -70,7 +71,7 @@ def start_world(backend: str, folder: Path) -> Iterator[World]:
                 fakes,
                 database,
                 broker_port,
-                rpc_deadline_s=5,
+                rpc_deadline_s=RPC_DEADLINE_S,
                 freeze_s=5,
                 **settings,
             )

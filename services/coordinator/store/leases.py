@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -57,17 +57,3 @@ def read_capacity(session: Session, now: float, silent_s: float) -> dict[str, in
         .group_by(ReplicaRow.stage)
     )
     return {stage: int(threads) for stage, threads in session.execute(statement)}
-
-
-def find_idle_stages(
-    session: Session, now: float, silent_s: float, num_tasks: Mapping[str, int]
-) -> set[str]:
-    """Stages of the live workers that have a free thread.
-
-    Args:
-        num_tasks: How many tasks each worker runs; a thread is shared by all stages of a worker.
-    """
-    statement = select(ReplicaRow).where(ReplicaRow.seen_at > now - silent_s)
-    return {
-        row.stage for row in session.scalars(statement) if num_tasks.get(row.id, 0) < row.threads
-    }

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from coordinator_stack import SPEC, CoordinatorStack, Gate, finish, records, wait_until
 
 from dnd.client import Client
+from dnd.errors import Unavailable
 from dnd.jobs import JobState
+from dnd.stack.valkey import free_port, valkey_url
 from dnd.testing import Fakes
 from dnd_services.coordinator.celery_app import Task, make_app, publish
 from dnd_services.coordinator.models import WorkRow
 from dnd_services.coordinator.store.claims import Ticket
+from dnd_services.coordinator.waiting import Waiting
 
 
 def deliver_again(stack: CoordinatorStack, job_id: str) -> int:
@@ -43,3 +47,25 @@ def test_nothing_is_done_twice_when_messages_are_delivered_twice(
     assert {method for method, _ in asked} == {"ProposeConcepts", "SynthesizeImages"}
     assert set(asked.values()) == {1}
     assert max(row.dispatches for row in stack.claimables(job_id)) == 1
+
+
+def test_tickets_of_messages_that_wait_are_read_and_the_messages_stay(
+    stack: CoordinatorStack,
+) -> None:
+    app, waiting = make_app(stack.redis_url), Waiting(stack.redis_url)
+    sent = {is_batch: (Ticket(7, 1 + is_batch), Ticket(8, 3)) for is_batch in (False, True)}
+    for is_batch, tickets in sent.items():
+        publish(app, Task("nobody", is_batch, tickets))
+    for _ in range(2):
+        assert waiting.tickets("nobody") == {Ticket(7, 1), Ticket(7, 2), Ticket(8, 3)}
+    assert waiting.tickets("no message") == set()
+    stack.redis.delete("dnd.nobody.interactive", "dnd.nobody.batch")
+    waiting.close()
+    app.close()
+
+
+def test_nothing_is_said_of_messages_when_the_broker_is_away() -> None:
+    waiting = Waiting(valkey_url(free_port()))
+    with pytest.raises(Unavailable, match="broker"):
+        waiting.tickets("caption")
+    waiting.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator_desk import PLAIN, STAGES, Desk
+from coordinator_desk import PLAIN, Desk
 
 from dnd.errors import Unavailable
 from dnd.jobs import JobSpec, JobState, LayerUnits, UnitState
@@ -10,7 +10,7 @@ from dnd_services.coordinator import states
 from dnd_services.coordinator.celery_app import Task
 from dnd_services.coordinator.models import JobLayerRow, WorkRow
 from dnd_services.coordinator.reconciler import MAX_LOSSES
-from dnd_services.coordinator.store.claims import read_rows, take
+from dnd_services.coordinator.store.claims import Ticket, take
 from dnd_services.coordinator.store.leases import beat
 
 TWO_UNITS = JobSpec("tiny", (LayerUnits("classifier", (0, 3)),), "shapes", "starter", PLAIN)
@@ -30,34 +30,43 @@ def test_unit_is_ready_again_when_its_message_was_lost(desk: Desk, spec: JobSpec
     desk.published.clear()
     assert desk.reconciler.sweep() == 0
     desk.clock.now += desk.settings.lease_s + 1
-    with desk.store.writing() as session:
-        beat(session, "worker", ["caption"], 2, desk.clock.now)
     assert desk.reconciler.sweep() >= len(task.tickets)
     rows = [row for t in task.tickets for row in desk.rows(WorkRow, id=t.id)]
     assert {row.state for row in rows} == {states.READY}
     assert {row.losses for row in rows} == {0}
 
 
-def test_message_only_waits_when_the_threads_of_its_worker_are_busy(
+def test_only_the_message_that_was_lost_is_sent_again_when_all_threads_are_busy(
     desk: Desk, spec: JobSpec
 ) -> None:
-    """The one worker works for all stages, and all of its threads work for another one."""
+    """Others of its stage wait in the queue for longer than a lease, and go on waiting."""
+    desk.tune(min_task_items=1, max_task_items=1)
     desk.create(spec)
-    desk.run_to_stage("caption")
-    (waiting, *_) = desk.rows(WorkRow, stage="caption", state=states.QUEUED)
+    lost = desk.run_to_stage("caption")
+    desk.round()
+    waiting = [task for task in desk.published if task.stage == "caption"]
+    assert waiting
     desk.clock.now += desk.settings.lease_s + 1
-    done = [row.id for row in desk.rows(WorkRow, stage="exemplars", state=states.DONE)[:2]]
-    with desk.store.writing() as session:
-        beat(session, "worker", STAGES, 2, desk.clock.now)
-        for row in read_rows(session, WorkRow, done).values():
-            row.state, row.owner, row.task = states.RUNNING, "worker", f"task {row.id}"
-            row.lease_until = desk.clock.now + 3
-    desk.reconciler.sweep()
-    assert desk.rows(WorkRow, id=waiting.id)[0].state == states.QUEUED
-    with desk.store.writing() as session:
-        read_rows(session, WorkRow, done)[done[0]].state = states.DONE
-    desk.reconciler.sweep()
-    assert desk.rows(WorkRow, id=waiting.id)[0].state == states.READY
+    assert desk.reconciler.sweep() == len(lost.tickets)
+    found = {row.id: row.state for row in desk.rows(WorkRow, stage="caption")}
+    assert {found[ticket.id] for ticket in lost.tickets} == {states.READY}
+    assert {found[t.id] for task in waiting for t in task.tickets} == {states.QUEUED}
+
+
+def test_messages_are_left_alone_when_the_broker_is_away(desk: Desk, spec: JobSpec) -> None:
+    """What a worker held that went away is found all the same."""
+    desk.create(spec)
+    task = desk.run_to_stage("caption")
+    vanish(desk, desk.run_to_stage("summarize"))
+
+    def refuse(stage: str) -> set[Ticket]:
+        raise Unavailable("no broker")
+
+    desk.reconciler._waiting = refuse
+    assert desk.reconciler.sweep() > 0
+    found = {row.id: row.state for row in desk.rows(WorkRow, stage="caption")}
+    assert {found[ticket.id] for ticket in task.tickets} == {states.QUEUED}
+    assert desk.rows(WorkRow, stage="summarize", state=states.RUNNING) == []
 
 
 def test_unit_fails_alone_when_its_worker_always_goes_away(desk: Desk) -> None:
