@@ -4,7 +4,8 @@
 
 The stage services are fakes that do next to nothing (`dnd.testing.idle`); broker, database,
 coordinator and workers are real processes. While the job runs, a caller makes, lists, counts and
-cancels jobs of the same size, and memory is watched. Prints tables.
+cancels jobs of the same size, others have interactive jobs of ten units, and memory is watched.
+Prints tables.
 """
 
 from __future__ import annotations
@@ -15,18 +16,21 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.scaling.stack import Stack, start_stack
+from benchmarks.scaling.urgent import Urgent
 from dnd.client import Client
 from dnd.errors import Transient
 from dnd.jobs import Job, JobSpec, LayerUnits, UnitState
+from dnd.stack.valkey import free_port
+from dnd.types import Priority
 
 WIDE = 1_000_000
 STAGES = ("exemplars", "caption", "summarize", "score")
@@ -43,6 +47,8 @@ OVERRIDES = {
 SAMPLE_S = 1.0
 ASK_S = 5.0
 CANCEL_AFTER_S = 20.0
+URGENT_EVERY_S = 10.0
+NUM_URGENT_BEFORE = 5
 RSS_AT = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 CONSOLE = Console(width=100)
 
@@ -56,12 +62,16 @@ class Watched:
         redis_bytes: The most memory of the broker.
         rss: (seconds, bytes) of each process of ours.
         latencies: Seconds of each call, by what was asked.
+        urgent: What ten units took that somebody waits for.
     """
 
     progress: list[tuple[float, int]] = field(default_factory=list)
     redis_bytes: int = 0
     rss: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
     latencies: dict[str, list[float]] = field(default_factory=dict)
+    urgent: Urgent = field(
+        default_factory=lambda: Urgent(replace(spec(10), priority=Priority.INTERACTIVE))
+    )
 
 
 def spec(num_units: int) -> JobSpec:
@@ -75,14 +85,16 @@ def unit_stages(job: Job) -> int:
     return sum(one.num_done for one in job.stages if one.stage in STAGES)
 
 
-def run(stack: Stack, num_units: int, timeout_s: float) -> tuple[Job, Watched, float]:
-    """Runs a job to its end; it, what was watched, and its seconds."""
-    watched = Watched()
+def run(stack: Stack, num_units: int, timeout_s: float, watched: Watched) -> tuple[Job, float]:
+    """Runs a job to its end, and watches it; the job and its seconds."""
     with stack.client() as client:
         started = time.monotonic()
         with timed(watched, "create the job"):
             job = client.create_job(spec(num_units))
-        with asking(stack, job.id, num_units, watched):
+        with (
+            asking(stack, job.id, num_units, watched),
+            repeating(URGENT_EVERY_S, lambda n: watched.urgent.run(stack, "while it runs", n)),
+        ):
             while not job.state.ended:
                 time.sleep(SAMPLE_S)
                 job = client.get_job(job.id)
@@ -94,23 +106,34 @@ def run(stack: Stack, num_units: int, timeout_s: float) -> tuple[Job, Watched, f
                 if now > timeout_s:
                     CONSOLE.print(f"[bold]Given up after {now:.0f} s.[/bold]")
                     break
-        return job, watched, time.monotonic() - started
+        return job, watched.progress[-1][0]
 
 
 @contextmanager
 def asking(stack: Stack, job_id: str, num_units: int, watched: Watched) -> Iterator[None]:
     """A caller of its own asks all that callers ask, every few seconds, until the block ends."""
+    with (
+        stack.client() as client,
+        repeating(ASK_S, lambda number: ask_all(client, job_id, num_units, watched)),
+    ):
+        yield
+
+
+@contextmanager
+def repeating(wait_s: float, function: Callable[[int], None]) -> Iterator[None]:
+    """A thread that calls `function` with 0, 1, … until the block ends, each time after a wait."""
     stop = threading.Event()
 
-    def ask() -> None:
-        with stack.client() as client:
-            while not stop.wait(ASK_S):
-                try:
-                    ask_all(client, job_id, num_units, watched)
-                except Transient as error:
-                    CONSOLE.print(f"[bold]no answer:[/bold] {error.message}")
+    def repeat() -> None:
+        for number in itertools.count():
+            if stop.wait(wait_s):
+                return
+            try:
+                function(number)
+            except Transient as error:
+                CONSOLE.print(f"[bold]no answer:[/bold] {error.message}")
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=repeat)
     thread.start()
     try:
         yield
@@ -181,6 +204,7 @@ def report(job: Job, watched: Watched, seconds: float, cpu: dict[str, float]) ->
     print_cpu(cpu, num)
     print_rss(watched)
     print_latencies(watched)
+    watched.urgent.print(CONSOLE)
 
 
 def sustained(progress: Sequence[tuple[float, int]]) -> float:
@@ -227,15 +251,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(argv)
     if not 1 <= asked.units <= WIDE:
         parser.error(f"{asked.units} units: expected 1 to {WIDE}")
+    watched = Watched()
     with (
         tempfile.TemporaryDirectory(prefix="dnd-scale-") as folder,
         start_stack(Path(folder), asked.database) as stack,
     ):
-        for number in range(asked.workers):
-            stack.start_worker(f"worker-{number}", stage="all", threads=asked.threads)
+        ports = [free_port() for _ in range(asked.workers)]
+        for number, port in enumerate(ports):
+            name = f"worker-{number}"
+            stack.start_worker(name, stage="all", threads=asked.threads, metrics_port=port)
+        for number in range(NUM_URGENT_BEFORE):
+            watched.urgent.run(stack, "before the job of many units", number)
         before = stack.cpu_seconds()
-        job, watched, seconds = run(stack, asked.units, asked.timeout_s)
+        job, seconds = run(stack, asked.units, asked.timeout_s, watched)
         cpu = {name: cpu_s - before[name] for name, cpu_s in stack.cpu_seconds().items()}
+        watched.urgent.read_tasks(ports)
         print_failures(stack, job)
         cancel_running(stack, asked.units, watched)
         report(job, watched, seconds, cpu)

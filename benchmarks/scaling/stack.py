@@ -88,8 +88,8 @@ class Stack:
 
         _wait(is_ready, f"{name} is ready")
 
-    def client(self) -> Client:
-        return Client(self.address(), deadline_s=60.0)
+    def client(self, tenant: str = "default") -> Client:
+        return Client(self.address(), tenant=tenant, deadline_s=60.0)
 
     def address(self) -> str:
         """Where the coordinator listens."""

@@ -12,6 +12,7 @@ from dnd.jobs import JobSpec, JobState, LayerUnits
 from dnd.types import Priority
 from dnd_services.coordinator.budgets import Budgets, TenantRules
 from dnd_services.coordinator.models import JobRow, StagePauseRow, WorkRow
+from dnd_services.coordinator.states import READY
 
 
 def jobs_of(desk: Desk, stage: str) -> list[str]:
@@ -99,7 +100,14 @@ def test_probe_failing_again_makes_the_wait_longer(desk: Desk, spec: JobSpec) ->
 
 
 FEW = {**SMALL, "propose.max_candidates": "2"}
-HUGE = LayerUnits("encoder", tuple(range(80)))
+HUGE = JobSpec(
+    "wide",
+    (LayerUnits("encoder"),),
+    "shapes",
+    "starter",
+    {**SMALL, "index.keep_matrix": "false", "score.probe_correlation": "false"},
+)
+"""A million units."""
 TEN = JobSpec(
     "tiny",
     (LayerUnits("features.conv", tuple(range(14, 24))),),
@@ -123,8 +131,9 @@ def count_rounds(desk: Desk, job_id: str) -> int:
 def test_huge_batch_job_delays_an_interactive_one_by_its_running_tasks_only(desk: Desk) -> None:
     """In each round all that is out is worked off, so one round is the time of what is running."""
     desk.tune(min_task_items=1, max_task_items=2)  # there is always more than may be handed out
+    desk.tune(chunk_units=1000, open_units=5000)
     alone = count_rounds(desk, desk.create(TEN, "alone", tenant="alone"))
-    batch = desk.create(JobSpec("wide", (HUGE,), "shapes", "starter", SMALL), "batch")
+    batch = desk.create(HUGE, "batch")
     while not any(task.stage == "score" for task in desk.published):
         desk.work()
         desk.round()
@@ -134,6 +143,7 @@ def test_huge_batch_job_delays_an_interactive_one_by_its_running_tasks_only(desk
     assert count_rounds(desk, urgent) <= alone + 1  # the round that is under way
     assert not JobState(desk.job(batch).state).ended
     assert already_out <= 4 * len(STAGES)  # two tasks for each of two threads of a stage
+    assert len(desk.rows(WorkRow, job_id=batch, state=READY)) > 3000
     for stage in ("exemplars", "caption", "summarize", "synthesize", "score"):
         assert any(task.stage == stage and not task.is_batch for task in desk.delivered)
 
