@@ -185,8 +185,7 @@ def _write_failures(
     for row, error in failures:
         kind = kind_of(error)
         if kind is not Kind.ITEM:
-            # Perhaps they were too many for one deadline.
-            row.alone = row.alone or (isinstance(error, DeadlineExceeded) and len(group.rows) > 1)
+            row.alone = row.alone or _are_too_many(group, row, error)
             _back_off(tally, settings, row, error, row.dispatches, now)
         elif split:
             # Any of them may be to blame: each gets a call of its own, and nobody pays for another.
@@ -201,6 +200,15 @@ def _write_failures(
     _hold_back(session, settings, job, group, [error for _, error in failures], report, now)
     if dead:
         end_in_failure(session, tally, job, group.stage, dead, now)
+
+
+def _are_too_many(group: Group, row: Row, error: DndError) -> bool:
+    """Whether there may be too many in a call for its deadline.
+
+    Not the first time: calls of a service that is silent all run into theirs, and what they were
+    for would take long afterwards if each item of it went alone.
+    """
+    return isinstance(error, DeadlineExceeded) and len(group.rows) > 1 and row.dispatches > 1
 
 
 def _back_off(

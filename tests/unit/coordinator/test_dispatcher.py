@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from coordinator_desk import SMALL, STAGES, Desk
 
-from dnd.errors import DigestMismatch
+from dnd.errors import DeadlineExceeded, DigestMismatch
 from dnd.jobs import JobSpec, JobState, LayerUnits
 from dnd.types import Priority
 from dnd_services.coordinator.budgets import Budgets, TenantRules
@@ -97,6 +97,23 @@ def test_probe_failing_again_makes_the_wait_longer(desk: Desk, spec: JobSpec) ->
     desk.fakes.summarizer.faults.call = None
     desk.run_until_idle()
     assert JobState(desk.job(job_id).state) is JobState.COMPLETED
+
+
+def test_items_go_alone_once_their_call_has_run_into_its_deadline_twice(
+    desk: Desk, spec: JobSpec
+) -> None:
+    """Not before: when a service is silent all calls do, whatever they are for."""
+    desk.create(replace(spec, layers=(LayerUnits("features.conv", (10, 11, 12)),)))
+    faults = desk.fakes.captioner.faults
+    faults.call = lambda name: DeadlineExceeded("late") if name == "CaptionImages" else None
+    alone = []
+    for _ in range(2):
+        task = desk.run_to_stage("caption")
+        assert len(task.tickets) == 3
+        desk.runner.run(task.stage, task.tickets)
+        alone.append({row.alone for t in task.tickets for row in desk.rows(WorkRow, id=t.id)})
+        desk.clock.now += 2  # their wait is over
+    assert alone == [{False}, {True}]
 
 
 FEW = {**SMALL, "propose.max_candidates": "2"}
