@@ -109,7 +109,7 @@ class Answering:
         asked = request_context(request)
 
         def run() -> pb2.Job:
-            with self._store.writing() as session:
+            with self._store.writing(is_urgent=True) as session:
                 job = jobs.find_job(session, asked.tenant, request.job_id, lock=True)
                 function(session, job, self._store.now(session))
                 session.flush()

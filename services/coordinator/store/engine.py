@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
@@ -14,8 +14,10 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
 from dnd.errors import BadSetting, StorageFull
+from dnd_services.coordinator.store.turns import Turns
 
 _WRITES = "dnd_writes"
+"""Option of a connection that writes: what it does before it looks for SQLite's write lock."""
 _WAIT_S = 30.0
 """How long a session waits for the write lock of SQLite, or for any other lock of it."""
 _LOOK_MS = 5
@@ -46,7 +48,10 @@ class Store:
         self.url = url
         self._clock = clock
         self.engine = _open(url)
-        self._writer = self.engine.execution_options(**{_WRITES: True})
+        self._turns = Turns(f"{self.engine.url.database}.turns") if self.is_sqlite else None
+        let_pass = self._turns.let_urgent_pass if self._turns else _go_on
+        self._writer = self.engine.execution_options(**{_WRITES: let_pass})
+        self._urgent_writer = self.engine.execution_options(**{_WRITES: _go_on})
 
     @property
     def shown_url(self) -> str:
@@ -68,18 +73,23 @@ class Store:
             yield session
 
     @contextmanager
-    def writing(self) -> Iterator[Session]:
+    def writing(self, *, is_urgent: bool = False) -> Iterator[Session]:
         """A session whose changes are one transaction, committed at the end of the block.
 
         On SQLite it takes the write lock at once, so that what it reads cannot change before it
         writes; on PostgreSQL rows are locked as they are read (`with_for_update`).
+
+        Args:
+            is_urgent: On SQLite it goes before others who want to write: somebody waits for it.
         """
+        writer = self._urgent_writer if is_urgent else self._writer
         with (
             self._full_told(),
-            Session(self._writer, expire_on_commit=False) as session,
+            Session(writer, expire_on_commit=False) as session,
             session.begin(),
         ):
-            session.connection()  # or the transaction would begin with the first statement
+            with self._turns.urgent() if self._turns and is_urgent else nullcontext():
+                session.connection()  # or the transaction would begin with the first statement
             yield session
 
     def write(self, function: Callable[[Session], T]) -> T:
@@ -132,6 +142,8 @@ class Store:
 
     def close(self) -> None:
         self.engine.dispose()
+        if self._turns:
+            self._turns.close()
 
 
 def is_full(error: OperationalError | sqlite3.OperationalError) -> bool:
@@ -168,18 +180,26 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    if connection.get_execution_options().get(_WRITES):
+    let_pass = connection.get_execution_options().get(_WRITES)
+    if let_pass:
         driver: Any = connection.connection.driver_connection
-        _begin_writing(driver)
+        _begin_writing(driver, let_pass)
     else:
         connection.exec_driver_sql("BEGIN")
 
 
-def _begin_writing(driver: sqlite3.Connection) -> None:
+def _go_on() -> None:
+    """Lets nobody pass."""
+
+
+def _begin_writing(driver: sqlite3.Connection, let_pass: Callable[[], None]) -> None:
     """Takes the write lock.
 
     Left to itself SQLite looks for it ever more seldom, ten times a second in the end, and while
     others write without a pause it may find it taken each time for half a minute.
+
+    Args:
+        let_pass: Called before each look.
 
     Raises:
         sqlite3.OperationalError: Others have written for `_WAIT_S`.
@@ -188,6 +208,7 @@ def _begin_writing(driver: sqlite3.Connection) -> None:
     driver.execute(f"PRAGMA busy_timeout = {_LOOK_MS}")
     try:
         while True:
+            let_pass()
             try:
                 driver.execute("BEGIN IMMEDIATE")
                 return

@@ -99,7 +99,7 @@ def create_job(store: Store, new: NewJob) -> JobRow:
         FailedPrecondition: The tenant has as many jobs as it may.
     """
     try:
-        with store.writing() as session:
+        with store.writing(is_urgent=True) as session:
             job = find_request(session, new.tenant, new.request_id, new.body_hash)
             if job is None:
                 _check_quota(session, new)
