@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from dnd.artifacts import ArtifactStore
@@ -57,6 +57,14 @@ SILENT_BEATS = 3
 _IN_FLIGHT_PER_THREAD = 2
 _LOOK_AHEAD = 4096
 _CHUNKS_PER_ROUND = 20
+_URGENT = exists().where(
+    JobRow.state == JobState.RUNNING.value,
+    ~JobRow.is_batch,
+    CounterRow.job_id == JobRow.id,
+    CounterRow.state == states.READY,
+    CounterRow.num > 0,
+)
+"""Whether an interactive job has work that may be READY: those of its counters that a scene has."""
 
 
 @dataclass
@@ -126,9 +134,23 @@ class Dispatcher:
             Unavailable: The broker cannot be reached; what could not be published is READY again.
         """
         self._pause_spent()
+        num_tasks = self._hand_out_urgent()
         self._fill_rows()
         with self._store.reading() as session:
             scene = self._look(session)
+        return num_tasks + self._hand_out_all(scene)
+
+    def _hand_out_urgent(self) -> int:
+        """Hands out what interactive jobs have by now, before a round of batch work is over."""
+        with self._store.reading() as session:
+            if not session.scalar(select(_URGENT)):
+                return 0
+            scene = self._look(session)
+        scene.jobs = [job for job in scene.jobs if not job.is_batch]
+        return self._hand_out_all(scene)
+
+    def _hand_out_all(self, scene: _Scene) -> int:
+        """Hands out all that a scene has room for; answers how many tasks."""
         num_tasks = 0
         for stage in scene.capacity:
             while (task := self._hand_out(stage, scene)) is not None:
@@ -136,6 +158,8 @@ class Dispatcher:
                 scene.busy[stage] += 1
                 self._send(task, scene.now)
                 num_tasks += 1
+                if task.is_batch:
+                    num_tasks += self._hand_out_urgent()
         return num_tasks
 
     def _pause_spent(self) -> None:
@@ -240,7 +264,7 @@ class Dispatcher:
             if not ids:
                 scene.spent.add((stage, job.id))
                 continue
-            with self._store.writing() as session:
+            with self._store.writing(is_urgent=not job.is_batch) as session:
                 task_id = uuid.uuid4().hex
                 tickets = queue(session, table_of(stage), ids, task_id, scene.now)
                 if pause is not None:

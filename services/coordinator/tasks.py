@@ -59,14 +59,19 @@ class TaskRunner:
         self._nudge = nudge
         self._count_failures = count_failures
 
-    def run(self, stage: str, tickets: Sequence[Ticket]) -> int:
+    def run(self, stage: str, tickets: Sequence[Ticket], *, is_urgent: bool = False) -> int:
         """Does what is still to be done of a task; answers how many items were written.
 
         Delivered twice, the second run finds nothing to claim. Where the record's disk is full,
         the message counts as lost, as that of a worker that went away.
+
+        Args:
+            is_urgent: It is of an interactive job.
         """
         try:
-            taken = self._store.write(lambda session: self._claim(session, stage, tickets))
+            taken = self._store.write(
+                lambda session: self._claim(session, stage, tickets), is_urgent=is_urgent
+            )
         except StorageFull as error:
             log.warning("stage %s: nothing is claimed: %s", stage, error.message)
             return 0
@@ -118,7 +123,8 @@ class TaskRunner:
                 return self._store.write(
                     lambda session: write_report(
                         session, self._settings, group, report, self._store.now(session)
-                    )
+                    ),
+                    is_urgent=not group.job.is_batch,
                 )
             except StorageFull as error:
                 if not until:

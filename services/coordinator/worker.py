@@ -36,6 +36,7 @@ from dnd_services.coordinator.celery_app import (
     VERSION_HEADER,
     is_known,
     make_app,
+    queue_name,
     queues_of,
     read_tickets,
 )
@@ -151,6 +152,8 @@ def _add_task(app: Celery, runner: TaskRunner, metrics: WorkerMetrics) -> None:
             time.sleep(_BEFORE_PUTTING_BACK_S)
             raise Reject("of a newer version", requeue=True)
         stage, items = args
+        came_from = (task.request.delivery_info or {}).get("routing_key")
+        is_urgent = came_from == queue_name(stage, is_batch=False)
         attributes: dict[str, telemetry.Value] = {
             "dnd.stage": stage,
             "dnd.num_items": len(items),
@@ -158,7 +161,9 @@ def _add_task(app: Celery, runner: TaskRunner, metrics: WorkerMetrics) -> None:
         }
         parent = headers.get(telemetry.TRACEPARENT, "")
         with telemetry.span(f"process {stage}", telemetry.CONSUMER, parent, attributes):
-            metrics.measure(stage, lambda: runner.run(stage, read_tickets(items)))
+            metrics.measure(
+                stage, lambda: runner.run(stage, read_tickets(items), is_urgent=is_urgent)
+            )
 
 
 def _write_endpoints(settings: WorkerSettings) -> None:

@@ -92,7 +92,7 @@ class Store:
                 session.connection()  # or the transaction would begin with the first statement
             yield session
 
-    def write(self, function: Callable[[Session], T]) -> T:
+    def write(self, function: Callable[[Session], T], *, is_urgent: bool = False) -> T:
         """Runs `function` in a session as of `writing`; its answer.
 
         It runs again, in a new session, where the database ended the first one to resolve a
@@ -100,13 +100,13 @@ class Store:
         """
         for _ in range(_TRIES - 1):
             try:
-                with self.writing() as session:
+                with self.writing(is_urgent=is_urgent) as session:
                     return function(session)
             except OperationalError as error:
                 if getattr(error.orig, "sqlstate", "") not in _CONFLICTS:
                     raise
                 log.warning("again after a conflict with others who write: %s", error.orig)
-        with self.writing() as session:
+        with self.writing(is_urgent=is_urgent) as session:
             return function(session)
 
     @contextmanager

@@ -11,6 +11,7 @@ from dnd.errors import DeadlineExceeded, DigestMismatch
 from dnd.jobs import JobSpec, JobState, LayerUnits
 from dnd.types import Priority
 from dnd_services.coordinator.budgets import Budgets, TenantRules
+from dnd_services.coordinator.celery_app import Task
 from dnd_services.coordinator.models import JobRow, StagePauseRow, WorkRow
 from dnd_services.coordinator.states import READY
 
@@ -122,9 +123,15 @@ HUGE = JobSpec(
     (LayerUnits("encoder"),),
     "shapes",
     "starter",
-    {**SMALL, "index.keep_matrix": "false", "score.probe_correlation": "false"},
+    {
+        **SMALL,
+        "index.keep_matrix": "false",
+        "score.probe_correlation": "false",
+        "propose.max_candidates": "1",
+        "synthesis.num_images": "2",
+    },
 )
-"""A million units."""
+"""A million units; few drawings, as the fake measures a million units on each."""
 TEN = JobSpec(
     "tiny",
     (LayerUnits("features.conv", tuple(range(14, 24))),),
@@ -163,6 +170,27 @@ def test_huge_batch_job_delays_an_interactive_one_by_its_running_tasks_only(desk
     assert len(desk.rows(WorkRow, job_id=batch, state=READY)) > 3000
     for stage in ("exemplars", "caption", "summarize", "synthesize", "score"):
         assert any(task.stage == stage and not task.is_batch for task in desk.delivered)
+
+
+def test_interactive_work_goes_out_before_the_rest_of_a_round_of_batch_work(
+    desk: Desk, spec: JobSpec
+) -> None:
+    """A round takes as long as all that it hands out takes to be written."""
+    desk.tune(min_task_items=1, max_task_items=1)
+    for number in range(2):
+        desk.create(spec, f"batch {number}")
+    urgent = []
+
+    def publish(task: Task) -> None:
+        desk.publish(task)
+        if not urgent:
+            urgent.append(desk.create(TEN, "urgent", tenant="urgent"))
+
+    desk.dispatcher._publish = publish
+    desk.round()
+    first, second, *rest = desk.delivered
+    assert (first.is_batch, second.is_batch) == (True, False)
+    assert any(task.is_batch for task in rest)
 
 
 def test_tenant_has_as_many_tasks_out_as_its_quota(desk: Desk, spec: JobSpec) -> None:

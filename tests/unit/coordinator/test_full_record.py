@@ -76,10 +76,10 @@ def fill_disk(desk: Desk, monkeypatch: pytest.MonkeyPatch, first: int, last: flo
     """The disk is full from the `first` to the `last` transaction from now on, from 0 on."""
     write, numbers = desk.store.write, count()
 
-    def write_or_not(function: Any) -> Any:
+    def write_or_not(function: Any, **how: Any) -> Any:
         if first <= next(numbers) <= last:
             raise StorageFull("The disk of the record is full.")
-        return write(function)
+        return write(function, **how)
 
     monkeypatch.setattr(tasks, "_LOOK_FOR_ROOM_S", 0.001)
     monkeypatch.setattr(desk.store, "write", write_or_not)
