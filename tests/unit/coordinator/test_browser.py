@@ -10,15 +10,19 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from coordinator_api import make_servicer
 from coordinator_desk import Desk
 from PIL import Image
+from result_samples import LAYERS, make_sample
 
+from dnd.explorer.folder import write_explorer
 from dnd.images import encode_png
 from dnd.jobs import JobSpec, UnitState
+from dnd.report.tables import write_tables
 from dnd.serving import Metrics
 from dnd_services.coordinator import trying
 from dnd_services.coordinator.access import Gate
@@ -74,6 +78,10 @@ def is_wrong(told: Any) -> bool:
     return told.type == "error" and "status of 400" not in told.text
 
 
+def is_ours(url: str) -> bool:
+    return "//127.0.0.1:" in url or url.startswith("file:///")
+
+
 @pytest.fixture
 def page(chromium: Any) -> Iterator[Page]:
     """A page that has had no error and loaded nothing from elsewhere when the test ends."""
@@ -91,7 +99,7 @@ def page(chromium: Any) -> Iterator[Page]:
     page.on(
         "request",
         lambda request: (
-            None if "//127.0.0.1:" in request.url else wrong.append(f"{request.url} was asked for")
+            None if is_ours(request.url) else wrong.append(f"{request.url} was asked for")
         ),
     )
     yield page
@@ -164,6 +172,21 @@ def test_keys_lead_through_units(site: str, job_id: str, page: Page) -> None:
     expect(page.get_by_text("Skip to the content")).to_be_focused()
     page.get_by_label("Sort by").select_option("lowest")
     page.wait_for_url("**sort=lowest**")
+
+
+def test_labels_in_a_folder_are_searched_without_a_server(tmp_path: Path, page: Page) -> None:
+    sample = make_sample(3)
+    labels = write_tables(sample.job, sample.units, LAYERS, tmp_path)
+    index = write_explorer(sample.job, labels, sample.fetch, tmp_path / "explorer")
+    page.goto(index.as_uri())
+    page.get_by_role("link", name="Search", exact=True).click()
+    page.get_by_role("searchbox").fill("red")
+    expect(page.locator("#found")).to_have_text("3 units")
+    expect(page.locator("#hits .unitcard")).to_have_count(3)
+    page.get_by_role("searchbox").fill("SQUARE 2")
+    expect(page.locator("#found")).to_have_text("1 unit")
+    page.locator("#hits .unitcard").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("red square 2")
 
 
 def test_picture_opens_large_and_closes(site: str, desk: Desk, job_id: str, page: Page) -> None:
