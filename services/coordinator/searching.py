@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dnd.chunks import chunks
 from dnd.clients import Services
-from dnd.errors import DndError
+from dnd.errors import DndError, ModelMissing
+from dnd.evaluation.sentences import MODEL, load_sentence_encoder
+from dnd.types import OrError
 from dnd_services.coordinator.models import JobRow
 from dnd_services.coordinator.store import Store, jobs
 from dnd_services.coordinator.store.reading import UnitView, view_unit
@@ -22,9 +27,24 @@ from dnd_services.coordinator.store.search import (
 
 MAX_UNITS = 200_000
 """Units whose labels are compared with what is meant, at most: those of the newest jobs."""
+MAX_SENTENCES = 5_000
+"""Different labels that the sentence encoder embeds, at most."""
 _TEXTS_PER_CALL = 256
 Scope: TypeAlias = tuple[str, str]
 """Tenant and job id; an empty id for all jobs of the tenant."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What embeds texts.
+
+    Attributes:
+        model: What names it; its embeddings are kept under that.
+        embed: L2-normalised (dim,) or an error for each text.
+    """
+
+    model: str
+    embed: Callable[[Sequence[str]], Sequence[OrError[ArrayLike]]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +76,7 @@ def find_by_words(
 def find_by_meaning(
     store: Store, services: Services, scope: Scope, text: str, start: int, limit: int
 ) -> list[Hit]:
-    """Units by the cosine of their nearest label to `text`, by the scorer's text encoder.
+    """Units by the cosine of their nearest label to `text`.
 
     Labels are embedded once, when they are first searched, and kept.
 
@@ -72,9 +92,10 @@ def find_by_meaning(
     ]
     if not pairs:
         return []
-    model = services.scorer.get_model().digest
-    vectors = _embed(store, services, model, sorted({label for _, label in pairs}))
-    (wanted,) = services.scorer.embed_texts([text], model)
+    labels = sorted({label for _, label in pairs})
+    encoder = find_encoder(services, len(labels))
+    vectors = _embed(store, encoder, labels)
+    (wanted,) = encoder.embed([text])
     if isinstance(wanted, DndError):
         raise wanted
     matrix = np.stack([vectors[label] for _, label in pairs]).astype(np.float32)
@@ -85,6 +106,23 @@ def find_by_meaning(
             best[place] = (cosine, label)
     order = sorted(best, key=lambda place: (-best[place][0], place))[start : start + limit]
     return [Hit(*rows[place], label=best[place][1], score=best[place][0]) for place in order]
+
+
+def find_encoder(services: Services, num_labels: int) -> Encoder:
+    """The sentence encoder where it is installed, else the text encoder of the scorer's CLIP.
+
+    Sentences are embedded on the processor here: so many labels that this takes too long are left
+    to the scorer, which has a device.
+
+    Raises:
+        Transient: The scorer does not answer.
+    """
+    if num_labels <= MAX_SENTENCES:
+        with suppress(ModelMissing):
+            sentences = load_sentence_encoder()
+            return Encoder(MODEL, lambda texts: list(sentences.embed(texts)))
+    model = services.scorer.get_model().digest
+    return Encoder(model, lambda texts: services.scorer.embed_texts(texts, model))
 
 
 def _rows(
@@ -100,20 +138,18 @@ def _rows(
     ]
 
 
-def _embed(
-    store: Store, services: Services, model: str, labels: list[str]
-) -> dict[str, np.ndarray]:
+def _embed(store: Store, encoder: Encoder, labels: list[str]) -> dict[str, np.ndarray]:
     """Embeddings of labels, from the record or made now."""
     with store.reading() as session:
-        found = read_vectors(session, model, labels)
+        found = read_vectors(session, encoder.model, labels)
     for some in chunks([label for label in labels if label not in found], _TEXTS_PER_CALL):
         made: dict[str, np.ndarray] = {}
-        for label, vector in zip(some, services.scorer.embed_texts(some, model), strict=True):
+        for label, vector in zip(some, encoder.embed(some), strict=True):
             if isinstance(vector, DndError):
                 raise vector
             made[label] = np.asarray(vector, np.float16)
         with store.writing() as session:
-            write_vectors(session, model, made)
+            write_vectors(session, encoder.model, made)
         found |= made
     return found
 

@@ -20,7 +20,7 @@ from dnd.explorer.site import ASSETS
 from dnd.images import encode_png
 from dnd.jobs import JobSpec, LayerUnits, UnitState
 from dnd.stages import Captions, Description
-from dnd_services.coordinator import outputs, trying
+from dnd_services.coordinator import outputs, searching, trying
 from dnd_services.coordinator.models import JobRow, UnitRow
 from dnd_services.coordinator.store import reading
 from dnd_services.coordinator.web.pages import class_names
@@ -322,7 +322,10 @@ async def test_neighbours_of_a_unit_are_those_of_the_list_it_was_found_in(
     assert re.search(rf'rel="next" href="/jobs/{job_id}/units/features.conv/5"', plain)
 
 
-async def test_labels_are_searched_by_meaning(desk: Desk, job_id: str) -> None:
+async def test_labels_are_searched_by_meaning(
+    desk: Desk, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "MAX_SENTENCES", 0)  # the scorer embeds them
     everything = [view for view in desk.units(job_id) if view.row and view.row.labels]
     assert everything[0].row is not None
     label = everything[0].row.labels[0]

@@ -21,7 +21,7 @@ from dnd.jobs import JobSpec, spec_to_message
 from dnd.serving import Metrics
 from dnd.v1 import captioner_pb2
 from dnd.v1 import coordinator_pb2 as pb2
-from dnd_services.coordinator import views
+from dnd_services.coordinator import searching, views
 from dnd_services.coordinator.access import MAX_GUESSES, Gate
 from dnd_services.coordinator.models import LabelVectorRow, UnitRow
 from dnd_services.coordinator.record_cache import RecordCache
@@ -194,7 +194,9 @@ async def test_units_are_found_by_percentile_and_label(desk: Desk, spec: JobSpec
         assert bad.json()["detail"] == "min_percentile is 1.5: expected 0 to 1."
 
 
-async def test_labels_are_searched_by_words_and_by_meaning(desk: Desk, done: str) -> None:
+async def test_labels_are_searched_by_words_and_by_meaning(
+    desk: Desk, done: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with serve_web(desk) as http:
         listed = (await http.get(f"/api/v1/jobs/{done}/labels")).json()["units"]
         label = listed[0]["labels"][0]
@@ -220,6 +222,9 @@ async def test_labels_are_searched_by_words_and_by_meaning(desk: Desk, done: str
         vectors = desk.rows(LabelVectorRow)
         labels = {label for one in listed for label in one["labels"]}
         assert len(vectors) == len(labels)
+        monkeypatch.setattr(searching, "MAX_SENTENCES", 0)  # the scorer embeds them
+        assert (await search(text=label, mode="meaning"))["hits"][0]["label"] == label
+        assert len(desk.rows(LabelVectorRow)) == 2 * len(labels)
         desk.fakes.scorer.faults.call = lambda method: (
             Unavailable("away") if method == "EmbedTexts" else None
         )
