@@ -62,15 +62,10 @@ def handle(bench: Bench, plan: Plan, group: Group) -> Sequence[Outcome]:
 
 def _index_shards(bench: Bench, plan: Plan, group: Group) -> Sequence[Outcome]:
     shards = shards_of(group.job)
-    results: list[Outcome] = []
-    for work in group.works:
-        try:
-            results.append(
-                ShardIndexed(stages.index_shard(bench.services, plan, *shards[work.ordinal]))
-            )
-        except DndError as error:
-            results.append(error)
-    return results
+    return each(
+        group.works,
+        lambda work: ShardIndexed(stages.index_shard(bench.services, plan, *shards[work.ordinal])),
+    )
 
 
 def _merge_shards(bench: Bench, plan: Plan, group: Group) -> Sequence[Outcome]:
