@@ -90,7 +90,10 @@ class SentenceEncoder:
         )
 
     def _linear(self, name: str, rows: Floats) -> Floats:
-        return rows @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]
+        """Of the last axis; all rows in one product of matrices, which is far faster than one each."""
+        weight = self._weights[f"{name}.weight"]
+        product = rows.reshape(-1, rows.shape[-1]) @ weight.T + self._weights[f"{name}.bias"]
+        return product.reshape(*rows.shape[:-1], len(weight))
 
     def _norm(self, name: str, rows: Floats) -> Floats:
         centred = rows - rows.mean(axis=-1, keepdims=True)
@@ -139,7 +142,7 @@ def _erf(values: Floats) -> Floats:
     """The error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26): numpy has none."""
     size = np.abs(values)
     part = 1.0 / (1.0 + 0.3275911 * size)
-    powers = np.polyval(
-        [1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592, 0], part
-    )
+    powers = np.zeros_like(size)
+    for factor in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        powers = (powers + factor) * part
     return np.asarray(np.sign(values) * (1.0 - powers * np.exp(-(size**2))))
