@@ -90,7 +90,7 @@ class SentenceEncoder:
         )
 
     def _linear(self, name: str, rows: Floats) -> Floats:
-        """Of the last axis; all rows in one product of matrices, which is far faster than one each."""
+        """Of the last axis; all rows in one product, which is far faster than one for each text."""
         weight = self._weights[f"{name}.weight"]
         product = rows.reshape(-1, rows.shape[-1]) @ weight.T + self._weights[f"{name}.bias"]
         return product.reshape(*rows.shape[:-1], len(weight))
