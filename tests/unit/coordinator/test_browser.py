@@ -107,6 +107,16 @@ def page(chromium: Any) -> Iterator[Page]:
     assert wrong == []
 
 
+def serious_findings(page: Page) -> list[tuple[str, list[str]]]:
+    """What axe finds on a page, and where."""
+    options = {"preload": not page.url.startswith("file:")}  # of style sheets, by requests
+    return [
+        (one["id"], [node["html"][:200] for node in one["nodes"]])
+        for one in Axe().run(page, options=options).response["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
 def test_pages_are_accessible_in_light_and_dark_and_fit_a_phone(
     site: str, desk: Desk, job_id: str, page: Page
 ) -> None:
@@ -128,12 +138,7 @@ def test_pages_are_accessible_in_light_and_dark_and_fit_a_phone(
         page.goto(site + path)
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            found = Axe().run(page).response["violations"]
-            serious += [
-                (path, scheme, one["id"], [node["html"][:200] for node in one["nodes"]])
-                for one in found
-                if one["impact"] in ("serious", "critical")
-            ]
+            serious += [(path, scheme, *found) for found in serious_findings(page)]
         page.set_viewport_size({"width": 360, "height": 740})
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
         page.evaluate("for (const image of document.images) image.loading = 'eager'")
@@ -174,7 +179,9 @@ def test_keys_lead_through_units(site: str, job_id: str, page: Page) -> None:
     page.wait_for_url("**sort=lowest**")
 
 
-def test_labels_in_a_folder_are_searched_without_a_server(tmp_path: Path, page: Page) -> None:
+def test_folder_is_accessible_and_its_labels_are_searched_without_a_server(
+    tmp_path: Path, page: Page
+) -> None:
     sample = make_sample(3)
     labels = write_tables(sample.job, sample.units, LAYERS, tmp_path)
     index = write_explorer(sample.job, labels, sample.fetch, tmp_path / "explorer")
@@ -185,8 +192,13 @@ def test_labels_in_a_folder_are_searched_without_a_server(tmp_path: Path, page: 
     expect(page.locator("#hits .unitcard")).to_have_count(3)
     page.get_by_role("searchbox").fill("SQUARE 2")
     expect(page.locator("#found")).to_have_text("1 unit")
+    assert serious_findings(page) == []
     page.locator("#hits .unitcard").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("red square 2")
+    page.goto((index.parent / "units" / "0-unit-1.html").as_uri())
+    assert serious_findings(page) == []
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_picture_opens_large_and_closes(site: str, desk: Desk, job_id: str, page: Page) -> None:
