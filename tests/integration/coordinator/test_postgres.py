@@ -20,15 +20,16 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from dnd.errors import BadSetting
-from dnd.jobs import JobState, LayerUnits
+from dnd.jobs import Garbage, JobState, LayerUnits
 from dnd.stack.backup import copy_artifacts
 from dnd.testing import Fakes, start_fakes
 from dnd.testing.postgres import PostgresServer, find_postgres, start_postgres
-from dnd_services.coordinator import states
+from dnd_services.coordinator import garbage, states
 from dnd_services.coordinator.migrate import migrate
 from dnd_services.coordinator.models import (
     Base,
     CounterRow,
+    ImageSetRow,
     LabelVectorRow,
     ResultRow,
     UnitRow,
@@ -178,6 +179,31 @@ def test_embeddings_are_listed_in_order_and_forgotten(url: str) -> None:
         assert list_vectors(session, everything[1], 3) == everything[2:5]
         forget_vectors(session, everything[:4])
         assert list_vectors(session, ("", ""), 10) == everything[4:]
+    store.close()
+
+
+def test_garbage_is_that_of_a_record_in_sqlite(url: str, tmp_path: Path) -> None:
+    layers = (LayerUnits("features.conv", (12, 13, 14)),)
+    spec = replace(SPEC, layers=layers, overrides={**SMALL, "score.num_labels": "1"})
+    store = Store(url)
+    migrate(store)
+
+    def collect(record: Store, *, remove: bool) -> Garbage:
+        return garbage.collect(
+            record, fakes.artifacts, 0.0, remove, lambda *_: None, labels_only=True
+        )
+
+    with start_fakes(tmp_path / "artifacts") as fakes, open_desk(fakes, tmp_path) as desk:
+        desk.run_to_end(desk.create(spec))
+        copy_rows(desk.store, store)
+        expected = collect(desk.store, remove=False)
+        assert expected.num_artifacts > 0
+        assert collect(store, remove=False) == expected
+        with store.reading() as session:
+            assert set(session.scalars(select(ImageSetRow.state))) == {states.DONE}
+        assert collect(store, remove=True) == replace(expected, removed=True)
+    with store.reading() as session:
+        assert set(session.scalars(select(ImageSetRow.state))) == {states.DONE, states.READY}
     store.close()
 
 
