@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -89,6 +90,26 @@ def test_components_can_be_put_together_otherwise(tmp_path: Path, base: str) -> 
     assert "artifacts" not in {
         one["metadata"]["name"] for one in of_kind(objects, "PersistentVolumeClaim")
     }
+
+
+def test_overlay_that_the_page_shows_builds_and_holds_what_it_sets(tmp_path: Path) -> None:
+    page = (DEPLOY.parents[1] / "docs" / "deploy.md").read_text()
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    gpu = Path(os.path.relpath(DEPLOY / "overlays" / "gpu", tmp_path.resolve()))
+    (tmp_path / "kustomization.yaml").write_text(shown.replace("../gpu", str(gpu)))
+    files = ("models.yaml", "probes.yaml", "weights.yaml", "budgets.yaml")
+    for name in files:
+        (tmp_path / name).write_text(f"# mine: {name}")
+    objects = build(tmp_path)
+    for manifest in objects:
+        check(manifest, VERSIONS[-1])
+    found = {one.name: one for one in workloads(objects)}
+    assert found["captioner"].main["image"] == f"registry.of.yours/dnd-captioner@sha256:{'0' * 64}"
+    assert environment(objects, found["coordinator"])["DND_KEEP_DRAWINGS"] == "labels"
+    (targets,) = [
+        one for one in of_kind(objects, "ConfigMap") if "targets" in one["metadata"]["name"]
+    ]
+    assert targets["data"] == {name: f"# mine: {name}" for name in files}
 
 
 def test_every_component_is_part_of_an_overlay_or_of_the_test_above() -> None:
