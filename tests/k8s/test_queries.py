@@ -108,7 +108,7 @@ def scraping(folder: Path, ports: Mapping[str, int]) -> Iterator[str]:
     if shutil.which("prometheus") is None:
         yield ""
         return
-    often = {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"}
+    often = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
     targets = [
         {
             "targets": [f"127.0.0.1:{port}"],
@@ -149,9 +149,16 @@ def ask(prometheus: str, path: str, **parameters: str) -> Any:
         return None
 
 
+def result_of(prometheus: str, query: str) -> Any:
+    """The series that a query gives. Those of a page that came too late are gone until the next."""
+    return wait_until(
+        lambda: (ask(prometheus, "query", query=query) or {}).get("result"), f"series: {query}", 30
+    )
+
+
 def wait_for_scrapes(prometheus: str) -> None:
     """Returns once all pages were read several times since now: rates take two samples."""
-    enough = "min(count_over_time(up[2s])) >= 4 and count(up == 1) == 3"
+    enough = "min(count_over_time(up[4s])) >= 4 and count(up == 1) == 3"
     wait_until(lambda: (ask(prometheus, "query", query=enough) or {}).get("result"), "scraped")
 
 
@@ -203,9 +210,7 @@ def test_autoscalers_read_values_that_the_coordinator_shows(metrics: dict[str, L
 
 @pytest.mark.parametrize("query", [t["expr"] for p in PANELS for t in p["targets"]])
 def test_panel_shows_something(query: str, prometheus: str) -> None:
-    answer = ask(prometheus, "query", query=query)
-    assert answer is not None, "Prometheus does not understand it"
-    assert answer["result"], "no series"
+    assert result_of(prometheus, query)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
@@ -219,8 +224,7 @@ def test_alert_is_computed_from_series_that_are_there(
     assert (state["health"], state.get("lastError", "")) == ("ok", "")
     for selector in selectors_in(promql_parser.parse(rule["expr"])):
         matchers = ", ".join(f'{m.name}="{m.value}"' for m in selector.matchers.matchers)
-        series = f"{selector.name}{{{matchers}}}"
-        assert ask(prometheus, "query", query=series)["result"], series
+        assert result_of(prometheus, f"{selector.name}{{{matchers}}}")
 
 
 # What makes each alert fire, and nothing else: values a minute apart, as promtool writes them.
