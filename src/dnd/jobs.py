@@ -156,7 +156,7 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class StageCount:
-    """How far one stage of a job is; `item_s` is the measured mean time of an item, seconds."""
+    """How far one stage of a job is; `item_s` is the mean of items done lately, seconds."""
 
     stage: str
     num_done: int = 0

@@ -29,7 +29,8 @@ class Card:
         mosaic: Address of its exemplars; empty while it has none.
         true_class: Name of the class that it stands for; empty where there is none.
         hit: Whether the label agrees with that; None where either is missing.
-        score: Cosine of its label and what was searched; None where nothing was.
+        found: That of its labels which means most nearly what was searched; else empty.
+        score: Cosine of that label and what was searched; None where nothing was.
     """
 
     layer: str
@@ -45,6 +46,7 @@ class Card:
     mosaic: str
     true_class: str = ""
     hit: bool | None = None
+    found: str = ""
     score: float | None = None
 
 

@@ -42,7 +42,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class StageRow:
-    """Items of a stage, and the time spent on them, seconds."""
+    """Items of a stage, and about what they took, by the mean of items done lately; seconds."""
 
     stage: str
     num_items: int

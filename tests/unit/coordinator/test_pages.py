@@ -336,6 +336,7 @@ async def test_labels_are_searched_by_meaning(
     assert cosines == sorted(cosines, reverse=True)
     assert '<option value="meaning" selected>' in html
     assert f"The {len(everything)} nearest" in html
+    assert f"{label}, cosine 1.00" in html
     assert "cosine" not in (await get(desk, f"/search?q={label}")).text
     async with serve_web(desk) as http:
         other = await http.get(f"/search?q={label}&by=meaning", headers={"x-dnd-tenant": "other"})

@@ -141,7 +141,6 @@ class Reader:
         view: UnitView,
         links: ServerLinks,
         query: UnitQuery | None = None,
-        score: float | None = None,
     ) -> Card:
         """A unit as a list shows it."""
         row = view.row
@@ -165,7 +164,6 @@ class Reader:
             else "",
             true_class=true_class,
             hit=is_hit(labels[0], true_class) if labels and true_class else None,
-            score=score,
         )
 
     def _class_of(self, job: JobRow, view: UnitView) -> str:

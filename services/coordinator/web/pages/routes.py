@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
@@ -233,25 +234,27 @@ def search_page(request: Request, reader: Reads, q: str = "", by: str = "words")
     words = read_query({"q": q}).words
     if by not in SEARCHES:
         raise InvalidInput(f"by = {by[:40]!r}: expected {' or '.join(SEARCHES)}.")
-    found: list[tuple[JobRow, reading.UnitView, float | None]]
+    links = links_of(request)
     if by == "meaning" and words:
         hits = reader.search_by_meaning(words, UNITS_ON_A_PAGE)
-        found = [(hit.job, hit.view, hit.score) for hit in hits]
+        found = [
+            (
+                hit.job,
+                replace(reader.card(hit.job, hit.view, links), found=hit.label, score=hit.score),
+            )
+            for hit in hits
+        ]
         total = len(found)
     else:
         rows, total = reader.read(lambda session: reader.search(session, words, 0, UNITS_ON_A_PAGE))
-        found = [(job, view, None) for job, view in rows]
-    links = links_of(request)
+        found = [(job, reader.card(job, view, links)) for job, view in rows]
     return page(
         request,
         "search.html.j2",
         words=words,
         by=by,
         SEARCHES=SEARCHES,
-        cards=[
-            (job.frozen["model"], reader.card(job, view, links, score=score))
-            for job, view, score in found
-        ],
+        cards=[(job.frozen["model"], card) for job, card in found],
         total=total,
     )
 
