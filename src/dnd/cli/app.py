@@ -15,6 +15,7 @@ from dnd.cli import (
     token_commands,
     try_command,
 )
+from dnd.version import VERSION
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "First look": (demo.demo,),
@@ -74,7 +75,7 @@ class _Sections(click.Group):
     cls=_Sections,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(package_name="describe-and-dissect")
+@click.version_option(VERSION)
 def app() -> None:
     """Describe every unit of a vision network in plain language.
 

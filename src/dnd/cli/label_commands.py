@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from dnd.keys import digest_of
 from dnd.profiles import PROFILES, get_profile, to_json
 from dnd.report import write_results
 from dnd.types import LayerInfo
+from dnd.version import VERSION
 
 ASK_ABOVE_S = 30 * 60
 MAX_PRINTED = 60
@@ -355,7 +355,7 @@ def create_job(session: Session, spec: JobSpec) -> Job:
     if not session.private or session.config is None:
         return session.client.create_job(spec)
     for attempt in count():
-        request_id = digest_of(_version(), session.config.to_yaml(), spec, attempt)[:40]
+        request_id = digest_of(VERSION, session.config.to_yaml(), spec, attempt)[:40]
         job = session.client.create_job(spec, request_id)
         if job.state in (JobState.CANCELLED, JobState.FAILED):
             continue
@@ -381,10 +381,3 @@ def _say_how_to_go_on(session: Session, job: Job, out: Path) -> None:
         f"The job goes on. Come back with `dnd watch {job.id}`; `dnd export {job.id} --out {out}` "
         f"writes the results, `dnd cancel {job.id}` ends it."
     )
-
-
-def _version() -> str:
-    try:
-        return version("describe-and-dissect")
-    except PackageNotFoundError:
-        return ""
