@@ -56,6 +56,7 @@ def test_tickets_of_messages_that_wait_are_read_and_the_messages_stay(
     sent = {is_batch: (Ticket(7, 1 + is_batch), Ticket(8, 3)) for is_batch in (False, True)}
     for is_batch, tickets in sent.items():
         publish(app, Task("nobody", is_batch, tickets))
+    stack.redis.rpush("dnd.nobody.batch", b"\xff", b"{}", b'{"body": "bm8="}', b'{"body": 5}')
     for _ in range(2):
         assert waiting.tickets("nobody") == {Ticket(7, 1), Ticket(7, 2), Ticket(8, 3)}
     assert waiting.tickets("no message") == set()
