@@ -214,7 +214,7 @@ class Desk:
     def progress(self, job_id: str) -> reading.Progress:
         with self.store.reading() as session:
             job = session.get_one(JobRow, job_id)
-            return reading.read_progress(session, job, self.clock.now, 60.0)
+            return reading.read_progress(session, [job], self.clock.now, 60.0)[0]
 
     def units(self, job_id: str) -> list[reading.UnitView]:
         with self.store.reading() as session:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias, TypeVar
 
@@ -63,9 +63,11 @@ class Answering:
         """The stage services and the artifact store, for the pages of the explorer."""
         return self._services
 
-    def job_message(self, session: Session, job: JobRow) -> pb2.Job:
-        """A job as GetJob answers it."""
-        return self._message(session, job)
+    def job_messages(self, session: Session, rows: Sequence[JobRow]) -> list[pb2.Job]:
+        """Jobs and how far they are."""
+        now = self._store.now(session)
+        progress = reading.read_progress(session, rows, now, self._silent_s)
+        return list(map(views.job_message, rows, progress))
 
     async def _ask(self, function: Callable[..., T], *args: Any) -> T:
         """Runs what waits for stage services."""
@@ -99,9 +101,8 @@ class Answering:
         )
 
     def _message(self, session: Session, job: JobRow) -> pb2.Job:
-        now = self._store.now(session)
-        progress = reading.read_progress(session, job, now, self._silent_s)
-        return views.job_message(job, progress)
+        (message,) = self.job_messages(session, [job])
+        return message
 
     async def _change(
         self, request: Any, function: Callable[[Session, JobRow, float], None]

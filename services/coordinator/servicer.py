@@ -209,7 +209,7 @@ class CoordinatorServicer(
             found = jobs.list_jobs(session, asked.tenant, before, size + 1)
             more = len(found) > size
             return pb2.ListJobsResponse(
-                jobs=[self._message(session, job) for job in found[:size]],
+                jobs=self.job_messages(session, found[:size]),
                 next_page_token=make_token("jobs", found[size - 1].id) if more else "",
             )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from typing import TypeAlias
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -11,6 +13,8 @@ from dnd_services.coordinator.models import CounterRow, WorkRow
 from dnd_services.coordinator.states import counter_name
 from dnd_services.coordinator.store.bulk import insert_rows
 
+Counters: TypeAlias = dict[str, dict[str, int]]
+"""Counters of a job: name to state to number."""
 UNIT = "unit"
 """Counter of units by `dnd.jobs.UnitState`; the others are named by stage."""
 SETTLED = "SETTLED"
@@ -54,9 +58,15 @@ class Tally:
         insert_rows(self.session, CounterRow, rows, add=["num"])
 
 
-def read_counters(session: Session, job_id: str) -> dict[str, dict[str, int]]:
-    """All counters of a job: name to state to number."""
-    counters: dict[str, dict[str, int]] = {}
-    for row in session.scalars(select(CounterRow).where(CounterRow.job_id == job_id)):
-        counters.setdefault(row.name, {})[row.state] = row.num
-    return counters
+def read_counters(session: Session, job_id: str) -> Counters:
+    """All counters of a job."""
+    return read_counters_of(session, [job_id])[job_id]
+
+
+def read_counters_of(session: Session, job_ids: Sequence[str]) -> dict[str, Counters]:
+    """All counters of some jobs, by id."""
+    found: dict[str, Counters] = {job_id: {} for job_id in job_ids}
+    columns = select(CounterRow.job_id, CounterRow.name, CounterRow.state, CounterRow.num)
+    for job_id, name, state, num in session.execute(columns.where(CounterRow.job_id.in_(job_ids))):
+        found[job_id].setdefault(name, {})[state] = num
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, select
@@ -15,8 +15,8 @@ from dnd.jobs import STAGES, JobState, Method, StageCount, UnitState, Usage
 from dnd_services.coordinator import states
 from dnd_services.coordinator.frozen import method_of
 from dnd_services.coordinator.models import CounterRow, JobLayerRow, JobRow, UnitRow
-from dnd_services.coordinator.store.counters import SETTLED, UNIT, read_counters
-from dnd_services.coordinator.store.health import ALL_JOBS, read_pauses, read_times
+from dnd_services.coordinator.store.counters import SETTLED, UNIT, Counters, read_counters_of
+from dnd_services.coordinator.store.health import ALL_JOBS, Pause, read_pauses, read_times
 from dnd_services.coordinator.store.leases import read_capacity
 from dnd_services.coordinator.store.rows import ordinal_of, units_between
 from dnd_services.coordinator.store.spending import read_usage
@@ -53,26 +53,56 @@ class UnitView:
     row: UnitRow | None
 
 
-def read_progress(session: Session, job: JobRow, now: float, silent_s: float) -> Progress:
-    """How far a job is, from its counters alone."""
-    counters = read_counters(session, job.id)
+@dataclass(frozen=True)
+class _Hindrances:
+    """What may hold stages back, of any job.
+
+    Attributes:
+        capacity: Threads of live workers by stage.
+    """
+
+    now: float
+    pauses: Sequence[Pause]
+    capacity: Mapping[str, int]
+
+
+def read_progress(
+    session: Session, jobs: Sequence[JobRow], now: float, silent_s: float
+) -> list[Progress]:
+    """How far each of some jobs is, from their counters alone."""
+    ids = [job.id for job in jobs]
+    counters, usage = read_counters_of(session, ids), read_usage(session, ids)
+    times = read_times(session)
+    hindrances = _Hindrances(now, (), {})
+    if not all(JobState(job.state).ended for job in jobs):
+        capacity = read_capacity(session, now, silent_s)
+        hindrances = _Hindrances(now, read_pauses(session), capacity)
+    return [_progress(job, counters[job.id], times, hindrances, usage[job.id]) for job in jobs]
+
+
+def _progress(
+    job: JobRow,
+    counters: Counters,
+    times: Mapping[tuple[str, str], float],
+    hindrances: _Hindrances,
+    used: Usage,
+) -> Progress:
     units = {UnitState(state): num for state, num in counters.get(UNIT, {}).items() if num}
     pending = job.num_units - sum(n for s, n in units.items() if s is not UnitState.PENDING)
     units.pop(UnitState.PENDING, None)
     if pending:
         unended = state_of_unended(job)
         units[unended] = units.get(unended, 0) + pending
-    times = read_times(session)
     return Progress(
         units={state: units[state] for state in UnitState if units.get(state)},
         stages=tuple(_count_stages(job, counters, times)),
-        pause_reason=_why_held_back(session, job, counters, now, silent_s),
-        used=read_usage(session, [job.id])[job.id],
+        pause_reason=_why_held_back(job, counters, hindrances),
+        used=used,
     )
 
 
 def _count_stages(
-    job: JobRow, counters: dict[str, dict[str, int]], times: dict[tuple[str, str], float]
+    job: JobRow, counters: Counters, times: Mapping[tuple[str, str], float]
 ) -> Iterator[StageCount]:
     ended = JobState(job.state).ended
     expected = _num_described(job, counters)
@@ -107,7 +137,7 @@ def _count_stages(
         )
 
 
-def _all_sets(counters: dict[str, dict[str, int]]) -> Counter[str]:
+def _all_sets(counters: Counters) -> Counter[str]:
     """Image sets of candidates, of the bank and of labels together, by state."""
     together: Counter[str] = Counter()
     for scope in (states.PROMPTS, states.BANK, states.FRESH):
@@ -115,9 +145,7 @@ def _all_sets(counters: dict[str, dict[str, int]]) -> Counter[str]:
     return together
 
 
-def _expect_sets(
-    counters: dict[str, dict[str, int]], num_to_draw_for: int, num_to_calibrate: int
-) -> int:
+def _expect_sets(counters: Counters, num_to_draw_for: int, num_to_calibrate: int) -> int:
     """Image sets of a job in the end, by those asked for so far; 0 before the first are."""
     num_summarised = counters.get("summarize", {}).get(states.DONE, 0)
     if not num_summarised:
@@ -133,7 +161,7 @@ def _expect_sets(
     )
 
 
-def _num_described(job: JobRow, counters: dict[str, dict[str, int]]) -> int:
+def _num_described(job: JobRow, counters: Counters) -> int:
     """Units that DnD describes, as far as that is known."""
     num_live = max(job.num_live, 0)
     if method_of(job) is Method.CLIP_DISSECT:
@@ -145,31 +173,24 @@ def _num_described(job: JobRow, counters: dict[str, dict[str, int]]) -> int:
     return min(num_live, profiles.from_json(job.frozen["profile"]).dissect.budget)
 
 
-def _why_held_back(
-    session: Session,
-    job: JobRow,
-    counters: dict[str, dict[str, int]],
-    now: float,
-    silent_s: float,
-) -> str:
+def _why_held_back(job: JobRow, counters: Counters, hindrances: _Hindrances) -> str:
     if JobState(job.state).ended:
         return ""
     paused = job.state == JobState.PAUSED.value
     reasons = [job.pause_reason or "Paused by its owner."] if paused else []
-    for pause in read_pauses(session):
+    for pause in hindrances.pauses:
         if pause.job_id in (ALL_JOBS, job.id):
-            wait_s = max(pause.probe_at - now, 0.0)
+            wait_s = max(pause.probe_at - hindrances.now, 0.0)
             reasons.append(
                 f"Stage {pause.stage} is held back: {pause.reason} (next try in {wait_s:.0f} s)"
             )
-    capacity = read_capacity(session, now, silent_s)
     for stage in STAGES:
         waiting = any(
             num_in.get(states.READY, 0) > 0
             for name, num_in in counters.items()
             if name.split(":")[0] == stage
         )
-        if waiting and not capacity.get(stage):
+        if waiting and not hindrances.capacity.get(stage):
             reasons.append(f"No worker of stage {stage} is running.")
     return " ".join(reasons)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from coordinator_api import make_servicer
 from coordinator_desk import Desk
+from sqlalchemy import event
 
 from dnd.jobs import JobSpec
 from dnd.v1 import coordinator_pb2 as pb2
@@ -93,3 +94,30 @@ async def test_units_are_found_by_layer_and_state(
         assert await units(state=getattr(pb2, f"UNIT_STATE_{state}")) == expected
         both = await units(state=getattr(pb2, f"UNIT_STATE_{state}"), layer="classifier")
         assert both == [one for one in expected if one in classifier]
+
+
+async def test_many_jobs_are_listed_with_as_many_statements_as_one(
+    desk: Desk, job_id: str, spec: JobSpec, servicer: CoordinatorServicer
+) -> None:
+    statements: list[str] = []
+    event.listen(
+        desk.store.engine, "before_cursor_execute", lambda *given: statements.append(given[2])
+    )
+
+    async def listed() -> tuple[list[pb2.Job], int]:
+        statements.clear()
+        answer = await servicer.ListJobs(pb2.ListJobsRequest(), None)
+        return list(answer.jobs), len(statements)
+
+    desk.create(spec)
+    _, of_two = await listed()
+    for _ in range(5):
+        desk.create(spec)
+    found, of_seven = await listed()
+    assert of_seven == of_two
+    assert [job.id for job in found[:-1]] == sorted((job.id for job in found[:-1]), reverse=True)
+    for job in found:
+        one = await servicer.GetJob(pb2.GetJobRequest(job_id=job.id), None)
+        assert job == one.job
+    assert found[-1].id == job_id
+    assert found[-1].units != found[0].units

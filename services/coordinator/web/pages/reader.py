@@ -62,12 +62,15 @@ class Reader:
 
     def job(self, session: Session, row: JobRow) -> Job:
         """A job and how far it is."""
-        return job_from_message(self._servicer.job_message(session, row))
+        (job,) = self._jobs(session, [row])
+        return job
 
     def list_jobs(self, session: Session, before: str, limit: int) -> list[Job]:
         """Jobs of the tenant, newest first."""
-        rows = jobs.list_jobs(session, self._tenant, before, limit)
-        return [self.job(session, row) for row in rows]
+        return self._jobs(session, jobs.list_jobs(session, self._tenant, before, limit))
+
+    def _jobs(self, session: Session, rows: Sequence[JobRow]) -> list[Job]:
+        return [job_from_message(one) for one in self._servicer.job_messages(session, rows)]
 
     def search(
         self, session: Session, words: str, start: int, limit: int
