@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, undefer
 
 from dnd.errors import AlreadyExists, FailedPrecondition, NotFound
 from dnd.jobs import JobState, Limits, Method, UnitState
@@ -221,8 +221,9 @@ def find_job(session: Session, tenant: str, job_id: str, *, lock: bool = False) 
 
 
 def list_jobs(session: Session, tenant: str, before: str, limit: int) -> list[JobRow]:
-    """Jobs of a tenant, newest first, older than the id `before` if there is one."""
+    """Jobs of a tenant with their specs, newest first, older than the id `before` if there is one."""
     statement = select(JobRow).where(JobRow.tenant == tenant, JobRow.deleted_at == 0)
+    statement = statement.options(undefer(JobRow.spec))
     if before:
         statement = statement.where(JobRow.id < before)
     return list(session.scalars(statement.order_by(JobRow.id.desc()).limit(limit)))
