@@ -221,7 +221,7 @@ def find_job(session: Session, tenant: str, job_id: str, *, lock: bool = False) 
 
 
 def list_jobs(session: Session, tenant: str, before: str, limit: int) -> list[JobRow]:
-    """Jobs of a tenant with their specs, newest first, older than the id `before` if there is one."""
+    """Jobs of a tenant with their specs, newest first, older than the id `before` if given."""
     statement = select(JobRow).where(JobRow.tenant == tenant, JobRow.deleted_at == 0)
     statement = statement.options(undefer(JobRow.spec))
     if before:
