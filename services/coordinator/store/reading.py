@@ -19,7 +19,7 @@ from dnd_services.coordinator.store.counters import SETTLED, UNIT, Counters, rea
 from dnd_services.coordinator.store.health import ALL_JOBS, Pause, read_pauses, read_times
 from dnd_services.coordinator.store.leases import read_capacity
 from dnd_services.coordinator.store.rows import ordinal_of, units_between
-from dnd_services.coordinator.store.spending import read_usage
+from dnd_services.coordinator.store.spending import usage_in
 
 UNMEASURED_S = 1.0
 """What an item is thought to take before the first of its stage and profile was measured."""
@@ -70,14 +70,13 @@ def read_progress(
     session: Session, jobs: Sequence[JobRow], now: float, silent_s: float
 ) -> list[Progress]:
     """How far each of some jobs is, from their counters alone."""
-    ids = [job.id for job in jobs]
-    counters, usage = read_counters_of(session, ids), read_usage(session, ids)
+    counters = read_counters_of(session, [job.id for job in jobs])
     times = read_times(session)
     hindrances = _Hindrances(now, (), {})
     if not all(JobState(job.state).ended for job in jobs):
         capacity = read_capacity(session, now, silent_s)
         hindrances = _Hindrances(now, read_pauses(session), capacity)
-    return [_progress(job, counters[job.id], times, hindrances, usage[job.id]) for job in jobs]
+    return [_progress(job, counters[job.id], times, hindrances) for job in jobs]
 
 
 def _progress(
@@ -85,7 +84,6 @@ def _progress(
     counters: Counters,
     times: Mapping[tuple[str, str], float],
     hindrances: _Hindrances,
-    used: Usage,
 ) -> Progress:
     units = {UnitState(state): num for state, num in counters.get(UNIT, {}).items() if num}
     pending = job.num_units - sum(n for s, n in units.items() if s is not UnitState.PENDING)
@@ -97,7 +95,7 @@ def _progress(
         units={state: units[state] for state in UnitState if units.get(state)},
         stages=tuple(_count_stages(job, counters, times)),
         pause_reason=_why_held_back(job, counters, hindrances),
-        used=used,
+        used=usage_in(counters),
     )
 
 

@@ -12,7 +12,7 @@ from dnd.errors import FailedPrecondition
 from dnd.jobs import JobState, Limits, Usage
 from dnd_services.coordinator.budgets import Budgets, Price
 from dnd_services.coordinator.models import CounterRow, JobRow
-from dnd_services.coordinator.store.counters import Tally
+from dnd_services.coordinator.store.counters import Counters, Tally
 
 _SPENT = "spent"
 _NANO = 1e9
@@ -78,6 +78,11 @@ def read_usage(session: Session, owners: Sequence[str]) -> dict[str, Usage]:
     for row in session.scalars(statement):
         amounts[row.job_id][row.state] = row.num
     return {owner: _usage(one) for owner, one in amounts.items()}
+
+
+def usage_in(counters: Counters) -> Usage:
+    """What a job has used, by its counters."""
+    return _usage(counters.get(_SPENT, {}))
 
 
 def _usage(amounts: Mapping[str, int]) -> Usage:
