@@ -1,4 +1,4 @@
-"""A real S3 server on loopback (`rclone serve s3`), a web server, a stub of Google Cloud Storage.
+"""A real S3 server on loopback (`rclone serve s3`), asked as S3 and as Google; a web server.
 
 rclone 1.75 answers a request for a part of an object with the right part and headers, but with
 status 200 in place of 206, which no S3 client takes. `run_s3(mended=True)` puts a relay before it
@@ -19,11 +19,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
 
 KEY, SECRET = "AKIAOFTHETESTS", "secret-of-the-tests"
 
@@ -44,6 +41,19 @@ class S3Server:
 @contextmanager
 def run_s3(folder: Path, *, mended: bool = False) -> Iterator[S3Server]:
     """`rclone serve s3` over `folder`, ended at the end; to be read only if it is `mended`."""
+    with _rclone(folder, mended=mended, auth=f'"{KEY},{SECRET}"') as url:
+        variables = {
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT": url,
+            "AWS_ALLOW_HTTP": "true",
+        }
+        yield S3Server(folder, variables)
+
+
+@contextmanager
+def _rclone(folder: Path, *, mended: bool, auth: str = "") -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -51,7 +61,7 @@ def run_s3(folder: Path, *, mended: bool = False) -> Iterator[S3Server]:
     command = [str(Path(sysconfig.get_path("scripts")) / "rclone"), "serve", "s3", str(folder)]
     process = subprocess.Popen(
         [*command, "--addr", f"127.0.0.1:{port}", "--config", os.devnull],
-        env={"HOME": str(folder.parent), "RCLONE_AUTH_KEY": f'"{KEY},{SECRET}"'},
+        env={"HOME": str(folder.parent)} | ({"RCLONE_AUTH_KEY": auth} if auth else {}),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -61,15 +71,8 @@ def run_s3(folder: Path, *, mended: bool = False) -> Iterator[S3Server]:
             assert process.poll() is None, "rclone serve s3 has ended"
             assert time.monotonic() < until, "rclone serve s3 does not listen after 60 s"
             time.sleep(0.05)
-        with _mend(port) if mended else nullcontext(f"http://127.0.0.1:{port}") as endpoint:
-            variables = {
-                "AWS_ACCESS_KEY_ID": KEY,
-                "AWS_SECRET_ACCESS_KEY": SECRET,
-                "AWS_REGION": "us-east-1",
-                "AWS_ENDPOINT": endpoint,
-                "AWS_ALLOW_HTTP": "true",
-            }
-            yield S3Server(folder, variables)
+        with _mend(port) if mended else nullcontext(f"http://127.0.0.1:{port}") as url:
+            yield url
     finally:
         process.terminate()
         process.wait()
@@ -112,77 +115,17 @@ def _mend(port: int) -> Iterator[str]:
 
 
 @contextmanager
-def run_gcs_stub() -> Iterator[dict[str, str]]:
-    """A stub of Google Cloud Storage with one bucket, "bucket": what it has is in memory.
+def run_gcs(folder: Path, *, mended: bool = False) -> Iterator[dict[str, str]]:
+    """The same server without keys, for the client of Google Cloud Storage.
 
-    It answers as the XML API is documented to. The real service has never been asked.
+    Google's XML API is that of S3, but for who may call. Google itself has never been asked.
 
     Yields:
         What a process needs in its environment to use it.
     """
-    objects: dict[str, tuple[bytes, float]] = {}
-
-    class Stub(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            name = self._name()
-            if name is None:
-                self._answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")
-            elif not name:
-                self._list()
-            elif name not in objects:
-                self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
-            else:
-                data, written = objects[name]
-                self._answer(200, data, written)
-
-        do_HEAD = do_GET  # noqa: N815 (the name that http.server looks for)
-
-        def do_PUT(self) -> None:
-            data = self.rfile.read(int(self.headers["Content-Length"]))
-            name = self._name()
-            if name is None:
-                self._answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")
-            else:
-                objects[name] = (data, time.time())
-                self._answer(200, b"", time.time())
-
-        def do_DELETE(self) -> None:
-            self._answer(204 if objects.pop(self._name() or "", None) else 404, b"")
-
-        def _name(self) -> str | None:
-            bucket, _, name = unquote(urlsplit(self.path).path).lstrip("/").partition("/")
-            return name if bucket == "bucket" else None
-
-        def _list(self) -> None:
-            prefix = parse_qs(urlsplit(self.path).query).get("prefix", [""])[0]
-            rows = "".join(
-                f"<Contents><Key>{name}</Key><LastModified>{formatted(written)}</LastModified>"
-                f'<ETag>"{hash(data)}"</ETag><Size>{len(data)}</Size></Contents>'
-                for name, (data, written) in sorted(objects.items())
-                if name.startswith(prefix)
-            )
-            self._answer(200, f"<ListBucketResult>{rows}</ListBucketResult>".encode())
-
-        def _answer(self, status: int, data: bytes, written: float = 0.0) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.send_header("Last-Modified", formatdate(written, usegmt=True))
-            self.send_header("ETag", f'"{hash(data)}"')
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(data)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    def formatted(written: float) -> str:
-        return datetime.fromtimestamp(written, UTC).isoformat().replace("+00:00", "Z")
-
-    with _serve(Stub) as url:
-        key = {"gcs_base_url": url, "disable_oauth": True, "client_email": "", "private_key": ""}
-        key["private_key_id"] = ""
+    with _rclone(folder, mended=mended) as url:
+        key = {"gcs_base_url": url, "disable_oauth": True}
+        key |= dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
         yield {"GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(key), "GOOGLE_ALLOW_HTTP": "true"}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from buckets import S3Server, WebServer, run_s3, run_web
+from buckets import S3Server, WebServer, run_gcs, run_s3, run_web
 from unit.activations.conftest import Indexer, draw
 from unit.activations.test_probes import BAD, GOOD
 
@@ -374,9 +374,17 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def gcs(s3_server: S3Server) -> Iterator[dict[str, str]]:
+    with run_gcs(s3_server.folder, mended=True) as variables:
+        yield variables
+
+
 @pytest.fixture
-def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    for name, value in s3_server.variables.items():
+def s3(
+    s3_server: S3Server, gcs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[S3Server]:
+    for name, value in {**s3_server.variables, **gcs}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setitem(buckets._RETRIES, "max_retries", 0)
     buckets.open_bucket.cache_clear()
@@ -384,19 +392,21 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Serve
     buckets.open_bucket.cache_clear()
 
 
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_shards_in_a_bucket_give_the_manifest_of_those_here(
-    tmp_path: Path, indexer: Indexer, s3: S3Server
+    scheme: str, tmp_path: Path, indexer: Indexer, s3: S3Server
 ) -> None:
-    bucket = s3.folder / "probes" / "set"
+    bucket = s3.folder / "probes" / f"{scheme}-set"
     bucket.mkdir(parents=True)
     for number in range(2):
         data = pack(pictures(*range(4 * number, 5 * number + 4)))
         for folder in (bucket, tmp_path):
             (folder / f"{number}.tar").write_bytes(data)
     (bucket / "note.txt").write_text("no shard")
-    probe = freeze(indexer, "s3://probes/set/{0..1}.tar")
+    url = f"{scheme}://probes/{scheme}-set"
+    probe = freeze(indexer, f"{url}/{{0..1}}.tar")
     assert probe == freeze(indexer, tmp_path)
-    assert probe == freeze(indexer, "s3://probes/set/") == freeze(indexer, "s3://probes/set/*.tar")
+    assert probe == freeze(indexer, f"{url}/") == freeze(indexer, f"{url}/*.tar")
     assert read_all(indexer, probe) == only_pictures(pictures(*range(9)))
 
 

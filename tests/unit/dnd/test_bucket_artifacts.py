@@ -1,4 +1,4 @@
-"""The artifact store in a bucket: a real S3 server, and a stub of Google Cloud Storage."""
+"""The artifact store in a bucket: a real S3 server, asked as S3 and as Google."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from buckets import S3Server, run_gcs_stub, run_s3
+from buckets import S3Server, run_gcs, run_s3
 
 from dnd import bucket_artifacts, buckets
 from dnd.artifacts import ArtifactStore, Stored
@@ -26,17 +26,17 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="module")
-def gcs_stub() -> Iterator[dict[str, str]]:
-    with run_gcs_stub() as variables:
+def gcs(s3: S3Server) -> Iterator[dict[str, str]]:
+    with run_gcs(s3.folder) as variables:
         yield variables
 
 
 @pytest.fixture(autouse=True)
 def _bucket(
-    s3: S3Server, gcs_stub: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: S3Server, gcs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
     (s3.folder / "bucket").mkdir(exist_ok=True)
-    for name, value in {**s3.variables, **gcs_stub}.items():
+    for name, value in {**s3.variables, **gcs}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setitem(buckets._RETRIES, "max_retries", 0)
@@ -47,7 +47,8 @@ def _bucket(
 
 @pytest.fixture(params=["s3", "gs"])
 def store(request: pytest.FixtureRequest) -> ArtifactStore:
-    return open_artifacts(f"{request.param}://bucket/{request.node.name.partition('[')[0]}/")
+    name = request.node.name.partition("[")[0]
+    return open_artifacts(f"{request.param}://bucket/{request.param}/{name}")
 
 
 def set_age(monkeypatch: pytest.MonkeyPatch, age_s: float) -> None:
@@ -172,13 +173,15 @@ def test_copies_go_with_the_store() -> None:
     assert not root.exists()
 
 
-def test_large_file_is_stored_in_parts(s3: S3Server, tmp_path: Path) -> None:
-    store = open_artifacts("s3://bucket/large")
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_large_file_is_stored_in_parts(scheme: str, s3: S3Server, tmp_path: Path) -> None:
+    store = open_artifacts(f"{scheme}://bucket/{scheme}-large")
     data = os.urandom(12 * 2**20)
     (tmp_path / "large").write_bytes(data)
     ref = store.put_file(tmp_path / "large")
-    assert open_artifacts("s3://bucket/large").get_bytes(ref) == data
-    assert (s3.folder / "bucket" / "large" / store._name(ref)).stat().st_size == len(data)
+    assert open_artifacts(f"{scheme}://bucket/{scheme}-large").get_bytes(ref) == data
+    path = s3.folder / "bucket" / f"{scheme}-large" / store._name(ref)
+    assert path.stat().st_size == len(data)
 
 
 @pytest.mark.parametrize(
