@@ -31,6 +31,7 @@ from dnd import settings as settings_module
 from dnd.bucket_artifacts import open_artifacts
 from dnd.clients import Services
 from dnd.errors import DndError
+from dnd.serving.heap import freeze_heap
 from dnd_services.coordinator.celery_app import (
     RUN,
     VERSION_HEADER,
@@ -119,6 +120,7 @@ def _work(settings: WorkerSettings) -> int:
         nudge.ring()
         if settings.metrics_port:
             metrics.serve(settings.host, settings.metrics_port)
+        freeze_heap()
         _write_endpoints(settings)
         log.info("working for %s in %d threads", ", ".join(settings.stages), settings.threads)
 

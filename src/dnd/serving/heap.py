@@ -1,0 +1,20 @@
+"""Python's garbage collector in a process that serves for long."""
+
+from __future__ import annotations
+
+import gc
+
+_ALLOCATIONS = 50_000
+"""So many objects more than were freed, and the youngest are looked through; Python has 700."""
+
+
+def freeze_heap() -> None:
+    """Leaves all that has been loaded so far out of every collection, and collects more seldom.
+
+    To be called once, when the process is ready: what it holds then (libraries, models) it holds
+    for good, and a batch makes rows and messages by the ten thousand, hardly any in cycles. Without
+    this a worker of a large job looks for cycles in an eighth of its processor time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_ALLOCATIONS)
