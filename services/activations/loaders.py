@@ -184,10 +184,11 @@ def _without_pickles() -> Iterator[None]:
 def _extra(module_name: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
-    except ImportError as error:
+    except (ImportError, RuntimeError, OSError) as error:  # its operators are for another torch
         raise ModelMissing(
             f"Models of {extra} need the package {extra}, which cannot be imported ({error}): "
-            f"install the extra, pip install 'describe-and-dissect[{extra}]'."
+            f"install the extra, pip install 'describe-and-dissect[{extra}]', with builds of torch "
+            "and torchvision that belong together."
         ) from None
 
 

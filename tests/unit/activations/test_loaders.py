@@ -365,6 +365,16 @@ def test_extra_that_is_not_installed_is_named(scheme: str, monkeypatch: pytest.M
         load(f"{scheme}:resnet50@IMAGENET1K_V2")
 
 
+def test_extra_for_another_torch_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "timm.py").write_text("raise RuntimeError('operator torchvision::nms is missing')")
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelMissing, match=r"torchvision::nms is missing.*belong together"):
+        load("timm:resnet18")
+
+
 # --- What the service makes of a network ----------------------------------------------------------
 
 
