@@ -20,6 +20,7 @@ from dnd_services.coordinator.access import Gate, gated_servicer
 from dnd_services.coordinator.budgets import read_budgets
 from dnd_services.coordinator.celery_app import make_app, publish
 from dnd_services.coordinator.dispatcher import SILENT_BEATS, Dispatcher
+from dnd_services.coordinator.heap import freeze_heap
 from dnd_services.coordinator.leader import Leader
 from dnd_services.coordinator.migrate import migrate
 from dnd_services.coordinator.nudge import Nudge
@@ -68,6 +69,7 @@ def build(settings: CoordinatorSettings, metrics: Metrics) -> StageService:
 
     async def start() -> Mapping[str, str]:
         await web.start()
+        freeze_heap()
         return {"web": web.url}
 
     async def close() -> None:

@@ -31,7 +31,6 @@ from dnd import settings as settings_module
 from dnd.bucket_artifacts import open_artifacts
 from dnd.clients import Services
 from dnd.errors import DndError
-from dnd.serving.heap import freeze_heap
 from dnd_services.coordinator.celery_app import (
     RUN,
     VERSION_HEADER,
@@ -41,6 +40,7 @@ from dnd_services.coordinator.celery_app import (
     queues_of,
     read_tickets,
 )
+from dnd_services.coordinator.heap import freeze_heap
 from dnd_services.coordinator.keeper import LeaseKeeper
 from dnd_services.coordinator.migrate import wait_for_tables
 from dnd_services.coordinator.nudge import Nudge

@@ -20,7 +20,6 @@ from grpc_reflection.v1alpha import reflection
 from dnd import logs, telemetry
 from dnd import settings as settings_module
 from dnd.errors import BadSetting, DndError
-from dnd.serving.heap import freeze_heap
 from dnd.serving.interceptor import ErrorInterceptor
 from dnd.serving.metrics import Metrics
 from dnd.settings import ServerSettings
@@ -105,7 +104,6 @@ async def _serve(name: str, settings: S, build: Callable[[S, Metrics], StageServ
         health_pb2_grpc.add_HealthServicer_to_server(checker, probed)
         await probed.start()
         more["health"] = f"{settings.host}:{health_port}"
-    freeze_heap()
     _announce(settings, port, metrics_port, more)
     log.info("serving on %s:%d, metrics on %s:%d", settings.host, port, settings.host, metrics_port)
 

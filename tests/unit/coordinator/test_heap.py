@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import gc
-from dnd.serving.heap import freeze_heap
+from dnd_services.coordinator.heap import freeze_heap
 class Node: pass
 held = [Node() for _ in range(1000)]
 freeze_heap()
