@@ -12,9 +12,8 @@ def freeze_heap() -> None:
     """Leaves all that has been loaded so far out of every collection, and collects more seldom.
 
     To be called once, when the process is ready: what it holds then it holds for good, and a task
-    makes rows and messages by the ten thousand, hardly any in cycles. Without this a worker of a
-    large job looks for cycles in an eighth of its processor time. It is not for model servers: a
-    cycle that holds a tensor would keep the device's memory for longer.
+    makes rows and messages by the ten thousand, hardly any in cycles (docs/scaling.md). It is not
+    for model servers: a cycle that holds a tensor would keep the device's memory for longer.
     """
     gc.collect()
     gc.freeze()
